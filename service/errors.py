@@ -1,0 +1,71 @@
+"""Errors that a user meets, each with a code, an exit code and a message that is safe to show.
+
+    EpicrisisError
+    ├── SettingsError        3   a setting is missing or wrong
+    ├── RecordError          6   this patient cannot be summarised (merged, inactive, not the one asked for)
+    ├── IncompleteRecord    10   essential kinds were not retrieved: stored, not filed (SAFETY 6)
+    ├── EngineError          8   the model's server does not start, answer or obey
+    ├── StoreError           9   the disk is full, the key is missing, the database is damaged
+    └── FilingError         11   the server refused the document, or would drop its label
+
+Connector errors have a tree of their own (`connectors.errors`, exit codes 4, 5, 6 and 7).
+Exit code 0 is success, 1 an error of ours, 2 wrong usage, 130 Ctrl-C.
+
+Messages never hold patient data: what a resource said belongs in the store, not in an exception.
+"""
+
+from __future__ import annotations
+
+
+class EpicrisisError(Exception):
+    """An error with a stable `code`, a process `exit_code`, a safe message and what to do about it."""
+
+    code = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+
+class SettingsError(EpicrisisError):
+    """A setting is missing, wrong or unsafe."""
+
+    code = "settings"
+    exit_code = 3
+
+
+class RecordError(EpicrisisError):
+    """This patient cannot be summarised: merged into another, inactive, or not the one asked for."""
+
+    code = "record"
+    exit_code = 6
+
+
+class IncompleteRecord(EpicrisisError):
+    """An essential kind of facts was not retrieved: the summary is stored but not filed."""
+
+    code = "incomplete"
+    exit_code = 10
+
+
+class EngineError(EpicrisisError):
+    """The model's server does not start, does not answer, or does not obey."""
+
+    code = "engine"
+    exit_code = 8
+
+
+class StoreError(EpicrisisError):
+    """The database or the key file cannot be used."""
+
+    code = "store"
+    exit_code = 9
+
+
+class FilingError(EpicrisisError):
+    """The document was not written."""
+
+    code = "filing"
+    exit_code = 11

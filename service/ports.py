@@ -1,0 +1,204 @@
+"""The seams: what the one use case needs from the edges, and the values that cross them.
+
+Implementations are chosen in `service.wiring` alone. The engine's seam is `service.engine.prompt.Engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType, Protocol
+
+from connectors.fhir.pull import Pull
+from service.engine.prompt import Completion, Prompt
+from service.grounding.summary import Summary
+
+Clock = Callable[[], datetime]
+"""Aware UTC now; passed in, so that tests freeze it."""
+
+RunId = NewType("RunId", str)
+"""Random, URL-safe, without patient data."""
+
+DOCUMENT_SYSTEM = "urn:epicrisis:run-key"
+"""Identifier system of the documents we write; the value is the run key."""
+DEVICE_SYSTEM = "urn:epicrisis:model"
+"""Identifier system of the Device that stands for a model; the value is its digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunInputs:
+    """Everything that decides what a run writes, and nothing that it generates (DESIGN.md).
+
+    `key` is the SHA-256 (hex) over all other fields. A wanted regeneration raises `attempt`.
+    """
+
+    key: str
+    patient: str
+    """`Patient/1`"""
+    server: str
+    """Base URL of the FHIR server."""
+    kind: str
+    prompt_id: str
+    prompt_version: str
+    template_digest: str
+    schema_digest: str
+    model: str
+    model_digest: str
+    engine_version: str
+    sampling: Mapping[str, Any]
+    record_digest: str
+    rules_version: str
+    access_profile: str
+    budget_tokens: int
+    attempt: int = 1
+
+
+class RunState(StrEnum):
+    """Where a run stands. FILED, UNCHANGED, INCOMPLETE, DRY and FAILED are final."""
+
+    GENERATED = "generated"
+    """Completion and verdicts are stored; nothing is written yet."""
+    FILED = "filed"
+    UNCHANGED = "unchanged"
+    """The server already holds the document of this run key."""
+    INCOMPLETE = "incomplete"
+    DRY = "dry"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """One run as stored: inputs, prompt, completion, summary, and what became of it."""
+
+    run_id: RunId
+    inputs: RunInputs
+    state: RunState
+    created_at: datetime
+    """Aware UTC. It is the document's date, so a retry files the same bytes."""
+    read_at: datetime
+    prompts: tuple[Prompt, ...]
+    completions: tuple[Completion, ...]
+    summary: Summary
+    document: str = ""
+    """`DocumentReference/7/_history/1` once filed."""
+    error: str = ""
+    """Error code of a failed run; never a message that could hold patient data."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Stage → seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """What a list of runs shows. `patient_name` is decrypted for the page and the CLI alone."""
+
+    run_id: RunId
+    created_at: datetime
+    state: RunState
+    kind: str
+    patient: str
+    patient_name: str
+    model: str
+    document: str
+    published: int
+    refused: int
+    incomplete: bool
+
+
+class Store(Protocol):
+    """Where runs are kept: all that review, replay and recall need."""
+
+    def save(self, run: StoredRun) -> None:
+        """Store a run, before the first write to the EHR. Raises StoreError; nothing half-written."""
+        ...
+
+    def finish(self, run_id: RunId, state: RunState, document: str = "", error: str = "",
+               seconds: Mapping[str, float] | None = None) -> None:
+        """Record what became of a run. Raises StoreError."""
+        ...
+
+    def get(self, run_id: RunId) -> StoredRun | None:
+        """Return one run whole, or None."""
+        ...
+
+    def find_by_key(self, key: str) -> StoredRun | None:
+        """Return the newest run with this key that reached GENERATED or later and did not fail."""
+        ...
+
+    def rows(self, limit: int = 50, offset: int = 0) -> tuple[Sequence[RunRow], int]:
+        """Return one page of runs, newest first, and how many there are in all."""
+        ...
+
+
+class Action(StrEnum):
+    """What an audit entry records."""
+
+    READ = "read"
+    GENERATE = "generate"
+    WRITE = "write"
+    VIEW = "view"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One act: who did what to whose record, when, and how it ended."""
+
+    action: Action
+    actor: str
+    """`system:cli`, `system:demo`, `user:local`"""
+    patient: str
+    """`Patient/1`; stored encrypted, with a keyed hash for look-ups."""
+    at: datetime
+    outcome: str = "ok"
+    """`ok` or an error code."""
+    run_id: str = ""
+    target: str = ""
+    """`DocumentReference/7` or empty."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class AuditLog(Protocol):
+    """Every read, generation, write and view goes through here. Append only."""
+
+    def append(self, entry: AuditEntry) -> None:
+        """Append one entry. Raises StoreError: an act that cannot be recorded does not happen."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the server answered to a filing."""
+
+    document: str
+    """`DocumentReference/7/_history/1`"""
+    created: bool
+    """False when the document was already there."""
+    references: tuple[str, ...] = ()
+    """Every resource of the transaction, versioned, in order."""
+
+
+class Ehr(Protocol):
+    """The hospital's record system: reading a patient, and filing what we wrote."""
+
+    @property
+    def base_url(self) -> str:
+        """The FHIR base URL, without a trailing slash."""
+        ...
+
+    @property
+    def access_profile(self) -> str:
+        """As whom we read, for run and cache keys: `system:none`, `system:smart:<client id>`."""
+        ...
+
+    async def pull(self, patient_id: str, on_progress: Callable[[str, int], None] | None = None) -> Pull:
+        """Fetch one patient. Raises ConnectorError only when nothing useful came back."""
+        ...
+
+    async def find_document(self, system: str, value: str) -> str | None:
+        """Return the versioned reference of our current document with this identifier, or None."""
+        ...
+
+    async def file(self, bundle: dict[str, Any]) -> Receipt:
+        """Write a transaction exactly once. Raises ConnectorError; nothing half-written."""
+        ...
