@@ -1,0 +1,1 @@
+"""Prompt template sets: versioned data, one folder a set. No code lives here."""

@@ -3,13 +3,13 @@
     EpicrisisError
     ├── SettingsError        3   a setting is missing or wrong
     ├── RecordError          6   this patient cannot be summarised (merged, inactive, not the one asked for)
-    ├── IncompleteRecord    10   essential kinds were not retrieved: stored, not filed (SAFETY 6)
     ├── EngineError          8   the model's server does not start, answer or obey
     ├── StoreError           9   the disk is full, the key is missing, the database is damaged
     └── FilingError         11   the server refused the document, or would drop its label
 
 Connector errors have a tree of their own (`connectors.errors`, exit codes 4, 5, 6 and 7).
-Exit code 0 is success, 1 an error of ours, 2 wrong usage, 130 Ctrl-C.
+Exit code 0 is success, 1 an error of ours, 2 wrong usage, 10 a summary that is stored but not filed because
+the record is incomplete (SAFETY 6), 130 Ctrl-C.
 
 Messages never hold patient data: what a resource said belongs in the store, not in an exception.
 """
@@ -41,13 +41,6 @@ class RecordError(EpicrisisError):
 
     code = "record"
     exit_code = 6
-
-
-class IncompleteRecord(EpicrisisError):
-    """An essential kind of facts was not retrieved: the summary is stored but not filed."""
-
-    code = "incomplete"
-    exit_code = 10
 
 
 class EngineError(EpicrisisError):

@@ -31,7 +31,7 @@ DEVICE_SYSTEM = "urn:epicrisis:model"
 class RunInputs:
     """Everything that decides what a run writes, and nothing that it generates (DESIGN.md).
 
-    `key` is the SHA-256 (hex) over all other fields. A wanted regeneration raises `attempt`.
+    `key` is the SHA-256 (hex) over all other fields but `server`, whose address may change. A wanted regeneration raises `attempt`.
     """
 
     key: str

@@ -95,5 +95,8 @@ class Summary:
         return tuple(claim for section in self.sections for claim in section.claims)
 
     def fact(self, fact_id: FactId) -> Fact:
-        """Return a fact by id. Raises KeyError."""
-        return next(fact for fact in self.facts if fact.id == fact_id)
+        """Return a fact by id. Raises KeyError where there is none."""
+        for fact in self.facts:
+            if fact.id == fact_id:
+                return fact
+        raise KeyError(fact_id)

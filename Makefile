@@ -1,0 +1,45 @@
+# Epicrisis: set-up, demonstration, tests. Needs git, make and Python 3.11 or newer; never root.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ENGINE ?= cpu
+TORCH_VERSION ?= 2.13.0
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+DEMO_ARGS ?=
+TEST_ARGS ?=
+STAMP := $(VENV)/.epicrisis-$(ENGINE)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench clean-demo
+
+help: ## Show what can be done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+setup: $(STAMP) ## Install everything into .venv (a second call does nothing; a broken one resumes)
+
+$(STAMP): pyproject.toml ops/requirements/cpu.txt
+	@ops/setup $(PYTHON) $(VENV) $(ENGINE) $(TORCH_VERSION) $(TORCH_CPU_INDEX)
+	@touch $@
+
+demo: setup ## Six synthetic charts: read, summarised, filed back, shown on a local page
+	@exec $(BIN)/epicrisis demo $(DEMO_ARGS)
+
+test: setup ## All tests that this machine can run
+	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: setup ## Format, lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: setup ## Our work beside a baseline on the same work, as a table
+	@$(BIN)/python -m tests.bench
+
+clean-demo: ## Remove the demonstration's data, its EHR and its model
+	@rm -rf .epicrisis

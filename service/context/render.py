@@ -1,0 +1,151 @@
+"""Rendering a Context into prompts: instructions, patient, task last; and the grammar of the answer.
+
+The lines of the record are data from strangers. Nothing in them may look like a label of ours or like a
+control token of a chat template, so both are defused here, and only here.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.context.chosen import Context, Label, LeftOut
+from service.context.templates import Example, TemplateSet
+from service.engine.prompt import Message, Profile, Prompt, Sampling
+from service.record.dates import parse_when, show_day
+from service.record.facts import Fact
+
+_LABEL = re.compile(r"\[(F\d+)\]")
+_CONTROL_TOKEN = re.compile(r"<(\|?/?[A-Za-z_]+\d*\|?)>")
+_TEXT = {"type": "string", "minLength": 1, "maxLength": 400}
+# One fixed maxLength everywhere: each distinct one costs seconds of grammar compilation, once.
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt, and what its answer is about: a section, or None for the whole summary."""
+
+    prompt: Prompt
+    section: str | None
+    labels: tuple[Label, ...]
+
+
+def line_of(label: Label, fact: Fact) -> str:
+    """Return the evidence line of a fact: `[F3] Hemoglobin A1c: 5.8 % on 25-Nov-2020`."""
+    text = " ".join(fact.text.split())
+    text = _LABEL.sub(r"(\1)", text)
+    return f"[{label}] " + _CONTROL_TOKEN.sub(r"‹\1›", text).replace("<|", "‹|")
+
+
+def requests_for(
+    context: Context, templates: TemplateSet, profile: Profile, *, priority: int = 0, seed: int = 0
+) -> tuple[Request, ...]:
+    """Return the prompts that ask for a summary of this Context: one when `free`, many when `guided`."""
+    if profile.mode == "guided":
+        return tuple(_guided_requests(context, templates, profile, priority, seed))
+    sampling = Sampling(profile.max_output_tokens, profile.temperature, seed)
+    schema = answer_schema(templates.schema, context)
+    chat = whole_chat(context, templates, profile)
+    return (Request(Prompt(chat, sampling, schema, priority), None, tuple(context.facts)),)
+
+
+def whole_chat(context: Context, templates: TemplateSet, profile: Profile) -> tuple[Message, ...]:
+    """Render the whole Context as one chat. Its length in tokens is what the budget counts."""
+    patient = templates.render(
+        "patient.j2",
+        patient={"gender": context.identity.gender, "born": _born(context.identity.birth_date)},
+        searched=context.searched,
+        as_of=show_day(context.as_of) if context.as_of else "",
+        sections=[
+            {"title": section.title, "lines": [line_of(label, context.facts[label]) for label in section.labels]}
+            for section in context.sections
+        ],
+        manifest=manifest_of(context),
+    )
+    task = templates.render("task.j2", titles=[section.title for section in context.sections])
+    return (
+        Message("system", templates.render("system.j2")),
+        Message("user", f"{patient}\n\n{task}"),
+    )
+
+
+def manifest_of(context: Context) -> list[str]:
+    """Return one sentence for everything that is not shown: left out, or not retrieved."""
+    missing = [f"NOT RETRIEVED: {gap.resource_type or 'part of the record'} ({gap.reason})" for gap in context.gaps]
+    return missing + [describe_left_out(item) for item in context.left_out]
+
+
+def describe_left_out(item: LeftOut) -> str:
+    """Return for example `Results: 812 statements, 04-May-2009 to 11-Nov-2026`."""
+    period = ""
+    if item.earliest:
+        period = f", {item.earliest} to {item.latest}" if item.earliest != item.latest else f", {item.earliest}"
+    return f"{item.title}: {item.count} statement{'s' if item.count != 1 else ''}{period}"
+
+
+def answer_schema(base: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    """Fill the answer's grammar with exactly the labels and sections of this Context."""
+    schema: dict[str, Any] = copy.deepcopy(dict(base))
+    claim = schema["properties"]["claims"]["items"]["properties"]
+    claim["section"]["enum"] = [section.key for section in context.sections]
+    claim["cites"]["items"]["enum"] = list(context.facts)
+    return schema
+
+
+def guided_schema(labels: Sequence[Label]) -> dict[str, Any]:
+    """Return the grammar of a guided answer: one claim a fact, in order, the label before the sentence."""
+    claims = [
+        {
+            "type": "object",
+            "properties": {
+                "cites": {"type": "array", "minItems": 1, "maxItems": 1, "items": {"type": "string", "enum": [label]}},
+                "text": _TEXT,
+            },
+            "required": ["cites", "text"],
+            "additionalProperties": False,
+        }
+        for label in labels
+    ]
+    return {
+        "type": "object",
+        "properties": {
+            "claims": {"type": "array", "prefixItems": claims, "items": False, "minItems": len(claims)}
+        },
+        "required": ["claims"],
+        "additionalProperties": False,
+    }
+
+
+def _guided_requests(
+    context: Context, templates: TemplateSet, profile: Profile, priority: int, seed: int
+) -> Iterator[Request]:
+    """Ask section by section, `facts_per_request` facts at a time, with worked examples as earlier turns."""
+    opening = (Message("system", templates.render("system.j2")), *_example_turns(templates))
+    for section in context.sections:
+        for start in range(0, len(section.labels), profile.facts_per_request):
+            labels = section.labels[start : start + profile.facts_per_request]
+            lines = [line_of(label, context.facts[label]) for label in labels]
+            task = Message("user", templates.render("section.j2", title=section.title, lines=lines))
+            sampling = Sampling(profile.max_output_tokens, profile.temperature, seed)
+            prompt = Prompt((*opening, task), sampling, guided_schema(labels), priority)
+            yield Request(prompt, section.key, labels)
+
+
+def _example_turns(templates: TemplateSet) -> Iterator[Message]:
+    for example in templates.examples:
+        yield Message("user", templates.render("section.j2", title=example.title, lines=example.lines))
+        yield Message("assistant", _example_answer(example))
+
+
+def _example_answer(example: Example) -> str:
+    claims = [{"cites": [f"F{n}"], "text": text} for n, text in enumerate(example.claims, 1)]
+    return json.dumps({"claims": claims}, separators=(",", ":"))
+
+
+def _born(recorded: str) -> str:
+    when = parse_when(recorded, None)
+    return show_day(when) if when else ""

@@ -1,0 +1,280 @@
+"""Checking a claim against the facts it cites: deterministic, model-free, and quick to refuse.
+
+`supported` means that every content-bearing word, number, unit and date of the sentence is accounted for
+by a cited fact, that what belongs together there belongs together here, and that no status, negation or
+person of a cited fact was lost (SAFETY 9 to 11). What no rule understands is `not_checked`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from service.context.chosen import Context, Label
+from service.grounding.summary import Claim, DraftClaim, Origin, Verdict
+from service.grounding.words import (
+    PLAIN_WORDS,
+    RELATIVE_DATE,
+    DateToken,
+    NumberToken,
+    Piece,
+    Sentence,
+    fold,
+    take_apart,
+    units_of,
+    words_of,
+)
+from service.record.facts import Fact, FactId, Kind, Status
+
+MAX_CHARACTERS = 600
+
+NEGATIONS = frozenset("no not never none without denies denied negative refused declined absent nor".split())
+
+MUST_SAY = frozenset(
+    {
+        Status.RESOLVED,
+        Status.INACTIVE,
+        Status.REFUTED,
+        Status.PLANNED,
+        Status.ON_HOLD,
+        Status.STOPPED,
+        Status.CANCELLED,
+        Status.NOT_DONE,
+        Status.PRELIMINARY,
+    }
+)
+"""Statuses that a sentence must name: without the word it would say something else."""
+
+STATUS_WORDS = frozenset(
+    "active resolved inactive refuted planned hold completed stopped cancelled done preliminary corrected "
+    "remission relapse recurrence confirmed provisional suspected ordered given dispensed".split()
+)
+
+_ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One fact taken apart, ready to be compared with many claims."""
+
+    fact: Fact
+
+    @cached_property
+    def units(self) -> frozenset[str]:
+        """The words that stand after numbers in the fact's line."""
+        return units_of(self.fact.text)
+
+    @cached_property
+    def sentence(self) -> Sentence:
+        """The fact's line taken apart."""
+        return take_apart(self.fact.text, self.units)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Every word that this fact can account for: its line, its name, and the displays of its codes."""
+        named = words_of(" ".join((self.fact.name, *(code.display for code in self.fact.codes))))
+        return frozenset(self.sentence.words) | frozenset(named)
+
+    @cached_property
+    def name_words(self) -> frozenset[str]:
+        """The content words of the name, without what stands in brackets; a sentence must hold them all."""
+        return content(words_of(_ASIDE.sub(" ", self.fact.name))) - self.units
+
+    @cached_property
+    def has_components(self) -> bool:
+        """True for a panel of several values, where each number needs its own label beside it."""
+        measured = [piece for piece in self.sentence.pieces if isinstance(piece.token, NumberToken)]
+        observed = self.fact.kind in (Kind.RESULT, Kind.VITAL, Kind.SOCIAL)
+        return observed and self.fact.quantity is None and len(measured) > 1
+
+    def bears(self, token: DateToken | NumberToken, window: frozenset[str], before: frozenset[str]) -> bool:
+        """Say whether this fact has this number or date where the words around it say it is.
+
+        `window` are the claim's content words since its number or date before, `before` all words so far.
+        """
+        if isinstance(token, DateToken):
+            return any(token.within(date) for date in self.sentence.dates) and window <= self.words
+        reference = False
+        for own in self.sentence.pieces:
+            reference = reference or "reference" in own.window
+            if not isinstance(own.token, NumberToken) or own.token != token:
+                continue
+            if reference and "reference" not in before:
+                continue
+            if self.has_components and not self._names_component(own, window):
+                continue
+            if window <= self.words:
+                return True
+        return False
+
+    def _names_component(self, own: Piece, window: frozenset[str]) -> bool:
+        label = content(own.window) - self.units
+        return bool(window & label) and window <= label | self.name_words | self.units
+
+
+def content(words: Iterable[str]) -> frozenset[str]:
+    """Return the words that carry clinical content."""
+    return frozenset(word for word in words if word not in PLAIN_WORDS)
+
+
+class Checker:
+    """Checks the claims of one draft against one Context."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._sources: dict[FactId, Source] = {}
+        self._seen: set[str] = set()
+
+    def check(self, draft: DraftClaim) -> Claim:
+        """Return the claim with its verdict. A wrong citation is corrected where SAFETY 14 allows it."""
+        facts = [self._context.facts[label] for label in draft.labels if label in self._context.facts]
+        verdict, reasons = self._judge(draft, [self._source(fact) for fact in facts])
+        cited = tuple(fact.id for fact in facts)
+        corrected = False
+        if verdict is not Verdict.SUPPORTED:
+            better = self._better_source(draft)
+            if better is not None:
+                verdict, reasons, cited, corrected = Verdict.SUPPORTED, (), (better.fact.id,), True
+        if verdict is Verdict.SUPPORTED:
+            key = " ".join(words_of(draft.text)) + repr(take_apart(draft.text).pieces)
+            if key in self._seen:
+                verdict, reasons = Verdict.NOT_CHECKED, ("said_before",)
+            self._seen.add(key)
+        return Claim(draft.section, draft.text, cited, Origin.MODEL, verdict, reasons, corrected)
+
+    def _source(self, fact: Fact) -> Source:
+        if fact.id not in self._sources:
+            self._sources[fact.id] = Source(fact)
+        return self._sources[fact.id]
+
+    def _judge(self, draft: DraftClaim, sources: Sequence[Source]) -> tuple[Verdict, tuple[str, ...]]:
+        unknown = [label for label in draft.labels if label not in self._context.facts]
+        if unknown or not sources:
+            return Verdict.UNSUPPORTED, ("cites_nothing",) if not unknown else ("cites_unknown_label",)
+        findings = list(judge(draft.text, sources, self._context.identity.gender))
+        if not findings:
+            return Verdict.SUPPORTED, ()
+        worst = min((verdict for verdict, _ in findings), key=_SEVERITY.index)
+        return worst, tuple(reason for _, reason in findings)
+
+    def _better_source(self, draft: DraftClaim) -> Source | None:
+        """Return the one other fact that bears the claim out: entity, value, unit and date (SAFETY 14)."""
+        if len(draft.labels) != 1 or NEGATIONS & set(words_of(draft.text)):
+            return None
+        matches: list[Source] = []
+        for label, fact in self._context.facts.items():
+            if label in draft.labels or fact.quantity is None or fact.when is None:
+                continue
+            source = self._source(fact)
+            sentence = take_apart(draft.text, source.units)
+            if not sentence.numbers or not any(date.day for date in sentence.dates):
+                continue
+            if not any(judge(draft.text, [source], self._context.identity.gender)):
+                matches.append(source)
+        return matches[0] if len(matches) == 1 else None
+
+
+_SEVERITY = (Verdict.CONTRADICTED, Verdict.SUPERSEDED, Verdict.UNSUPPORTED, Verdict.NOT_CHECKED)
+
+
+def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tuple[Verdict, str]]:
+    """Yield every fault of a sentence against its sources: (verdict, machine-readable reason).
+
+    No fault at all means supported.
+    """
+    if len(text) > MAX_CHARACTERS:
+        yield Verdict.NOT_CHECKED, "too_long"
+        return
+    if RELATIVE_DATE.search(text):
+        yield Verdict.UNSUPPORTED, "relative_date"
+    sentence = take_apart(text, frozenset().union(*(source.units for source in sources)))
+    yield from _pieces(sentence, sources)
+    yield from _words(sentence, sources, gender)
+    yield from _status(sentence, sources)
+    for source in sources:
+        said = set(sentence.words)
+        if not source.name_words <= said:
+            yield Verdict.UNSUPPORTED, f"does_not_name:{source.fact.kind}"
+        if source.fact.person.role != "patient" and not content(words_of(source.fact.person.text)) & said:
+            yield Verdict.CONTRADICTED, "another_person"
+
+
+def _pieces(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
+    """Every number and date stands in a cited fact, beside the words it stands beside here."""
+    before: set[str] = set()
+    previous: Sequence[Source] = sources
+    known = content(frozenset().union(*(source.words for source in sources)))
+    for place, piece in enumerate(sentence.pieces):
+        before |= piece.window
+        window = piece.window & known  # a word that no source has is a finding of its own
+        bearing = [source for source in sources if source.bears(piece.token, window, frozenset(before))]
+        if not bearing:
+            yield Verdict.UNSUPPORTED, _not_borne(piece, sources)
+            continue
+        if not window and len(sources) > 1:
+            # Nothing beside it says whose value it is: it must belong to the fact spoken of just before.
+            shared = [source for source in bearing if source in previous] if place else bearing
+            if not shared or (not place and len(bearing) < len(sources)):
+                yield Verdict.NOT_CHECKED, "whose_value_is_unclear"
+                continue
+            bearing = shared
+        previous = bearing
+
+
+def _not_borne(piece: Piece, sources: Sequence[Source]) -> str:
+    if isinstance(piece.token, DateToken):
+        known = any(piece.token.within(date) for source in sources for date in source.sentence.dates)
+        return "date_of_something_else" if known else "date_not_in_source"
+    same = [token for source in sources for token in source.sentence.numbers if token.text == piece.token.text]
+    if not same:
+        return "number_not_in_source"
+    if all(token.unit != piece.token.unit for token in same):
+        return "unit_missing" if not piece.token.unit else "unit_not_in_source"
+    return "number_of_something_else"
+
+
+def _words(sentence: Sentence, sources: Sequence[Source], gender: str) -> Iterator[tuple[Verdict, str]]:
+    """Every content word stands in a cited fact; negations and status words weigh more than others."""
+    known = frozenset().union(*(source.words | source.units for source in sources)) | _pronouns(gender)
+    for word in dict.fromkeys(sentence.words):
+        if word in known or word in PLAIN_WORDS:
+            continue
+        if word in NEGATIONS:
+            yield Verdict.CONTRADICTED, "negation_not_in_source"
+        elif word in STATUS_WORDS:
+            yield Verdict.CONTRADICTED, f"status_not_in_source:{word}"
+        else:
+            yield Verdict.NOT_CHECKED, "word_not_in_source"
+
+
+def _status(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
+    """No status and no negation of a cited fact is lost, and none is lent to another fact."""
+    said = set(sentence.words)
+    statuses = {source.fact.status for source in sources}
+    if len(statuses) > 1 and said & (STATUS_WORDS | NEGATIONS):
+        yield Verdict.NOT_CHECKED, "whose_status_is_unclear"
+    for source in sources:
+        fact = source.fact
+        must = fact.status in MUST_SAY or (fact.kind is Kind.MEDICATION and fact.status is Status.COMPLETED)
+        named = content(words_of(f"{fact.status.value} {fact.recorded_status}"))
+        if must and not named & said:
+            yield Verdict.CONTRADICTED, f"status_lost:{fact.status.value.replace(' ', '_')}"
+        if fact.certainty and fact.certainty != "confirmed" and fold(fact.certainty) not in said:
+            yield Verdict.CONTRADICTED, "certainty_lost"
+        negated = NEGATIONS & set(source.sentence.words)
+        if negated and not NEGATIONS & said:
+            yield Verdict.CONTRADICTED, "negation_lost"
+
+
+def _pronouns(gender: str) -> frozenset[str]:
+    return {
+        "female": frozenset(("she", "her", "hers")),
+        "male": frozenset(("he", "his", "him")),
+    }.get(gender, frozenset()) | {"they", "their"}
+
+
+def labels_of(claim: Claim, context: Context) -> tuple[Label, ...]:
+    """Return the labels of a claim's citations in this Context."""
+    return tuple(label for label in map(context.label_of, claim.citations) if label is not None)

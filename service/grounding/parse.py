@@ -1,0 +1,43 @@
+"""From the engine's answer to draft claims. Lenient: what was decoded before a cut is kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from json import JSONDecodeError, JSONDecoder
+from typing import Any
+
+from service.context.chosen import Label
+from service.grounding.summary import DraftClaim
+
+_CLAIM_START = re.compile(r"\{\s*\"(?:section|cites|text)\"")
+_decoder = JSONDecoder()
+
+
+def parse_claims(text: str, section: str | None) -> tuple[DraftClaim, ...]:
+    """Return the claims of one answer, in order.
+
+    `section` is the heading a guided request was about; a free answer names it in each claim. Whatever
+    is not a claim object with a text is passed over; an answer cut in the middle yields its whole claims.
+    """
+    return tuple(claim for item in _objects(text) if (claim := _claim(item, section)) is not None)
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    position = 0
+    while match := _CLAIM_START.search(text, position):
+        try:
+            value, position = _decoder.raw_decode(text, match.start())
+        except (JSONDecodeError, RecursionError):
+            position = match.end()
+            continue
+        yield value
+
+
+def _claim(item: dict[str, Any], section: str | None) -> DraftClaim | None:
+    text, cites, named = item.get("text"), item.get("cites"), item.get("section")
+    if not isinstance(text, str) or not text.strip():
+        return None
+    labels = tuple(Label(label) for label in cites if isinstance(label, str)) if isinstance(cites, list) else ()
+    heading = section if section is not None else named if isinstance(named, str) else ""
+    return DraftClaim(heading, " ".join(text.split()), tuple(dict.fromkeys(labels)))

@@ -1,0 +1,184 @@
+"""Taking a sentence apart: dates, measured values and the words between them.
+
+Nothing is normalised away that a clinician would miss: a number is compared as written, with its
+comparator, and a unit stays with its number.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+
+_DATE = re.compile(
+    rf"""
+      \b(?P<iso_year>(?:18|19|20|21)\d\d)-(?P<iso_month>\d\d)(?:-(?P<iso_day>\d\d))?(?![\d-])
+    | \b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?[\s-]+(?P<month>{_MONTH})[\s,-]+(?P<year>(?:18|19|20|21)\d\d)\b
+    | \b(?P<us_month>{_MONTH})\s+(?P<us_day>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<us_year>(?:18|19|20|21)\d\d)\b
+    | \b(?P<my_month>{_MONTH})[\s,-]+(?P<my_year>(?:18|19|20|21)\d\d)\b
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_NUMBER = re.compile(r"(?P<comparator>[<>≤≥]=?|~)?\s?(?P<number>(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)")
+_WORD = re.compile(r"[^\W\d_][\w%\[\]{}/^.'*µ-]*|[%‰]|\d+[^\W\d_]\w*", re.UNICODE)
+_YEAR = re.compile(r"(?:18|19|20|21)\d\d")
+
+_AFTER_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?\s?([^\s,;()\d–-][^\s,;()]*)")
+
+PLAIN_WORDS = frozenset(
+    "a an the of on in at to and as by is was are were be been has had have it its this that which these those "
+    "there patient patients patient's record records recorded documented noted date dated value values level "
+    "measured".split()
+)
+"""Words that carry no clinical content of their own. Short on purpose: `for`, `with`, `since`, `from`,
+`history` and `reported` are not among them, because each changes what a sentence says."""
+
+RELATIVE_DATE = re.compile(
+    r"\b(today|yesterday|tomorrow|tonight|ago|recently|day\s+\d+|(?:last|this|next|past|previous)\s+"
+    r"(?:day|night|week|month|year|monday|tuesday|wednesday|thursday|friday|saturday|sunday)s?)\b",
+    re.IGNORECASE,
+)
+"""Time words that are wrong as soon as the text is stored (SAFETY 11)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DateToken:
+    """A date as written: year, and month and day where they were written."""
+
+    year: int
+    month: int | None = None
+    day: int | None = None
+
+    def within(self, other: DateToken) -> bool:
+        """True when this date says the same as `other`, or less; never when it says more."""
+        return (
+            self.year == other.year
+            and self.month in (None, other.month)
+            and self.day in (None, other.day)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NumberToken:
+    """A number as written, with comparator (`<0.01`) and the unit that follows it, lower case."""
+
+    text: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One date or number of a sentence, with the words since the one before it: its window."""
+
+    token: DateToken | NumberToken
+    window: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence taken apart. `words` are all of it, folded; `tail` those after the last piece."""
+
+    pieces: tuple[Piece, ...]
+    words: tuple[str, ...]
+    tail: frozenset[str]
+
+    @property
+    def dates(self) -> tuple[DateToken, ...]:
+        """The dates, in order."""
+        return tuple(piece.token for piece in self.pieces if isinstance(piece.token, DateToken))
+
+    @property
+    def numbers(self) -> tuple[NumberToken, ...]:
+        """The numbers that are not part of a date, in order."""
+        return tuple(piece.token for piece in self.pieces if isinstance(piece.token, NumberToken))
+
+
+def take_apart(text: str, units: frozenset[str] = frozenset()) -> Sentence:
+    """Take a sentence apart. `units` are the words which, right after a number, are its unit."""
+    spans: list[tuple[int, int, DateToken | NumberToken]] = []
+    rest = list(text)
+    for match in _DATE.finditer(text):
+        token = _date(match)
+        if token is not None:
+            spans.append((match.start(), match.end(), token))
+            rest[match.start() : match.end()] = " " * (match.end() - match.start())
+    remaining = "".join(rest)
+    for match in _NUMBER.finditer(remaining):
+        start, end = match.start("number"), match.end("number")
+        if match["comparator"]:
+            start = match.start("comparator")
+        if end < len(remaining) and (remaining[end].isalpha() or remaining[end] == "_"):
+            continue  # part of a word: `25mg` is one word, and must stand so in the source
+        number = (match["comparator"] or "") + match["number"].rstrip(",")
+        if _YEAR.fullmatch(number) and not _unit_after(remaining, end, units):
+            spans.append((start, end, DateToken(int(number))))
+        else:
+            unit = _unit_after(remaining, end, units)
+            end += unit[1] if unit else 0
+            spans.append((start, end, NumberToken(number, unit[0] if unit else "")))
+        rest[start:end] = " " * (end - start)
+    return _assemble(text, "".join(rest), sorted(spans, key=lambda span: span[0]))
+
+
+def fold(word: str) -> str:
+    """Fold a word for comparison: lower case, trailing punctuation and a plural s removed."""
+    word = word.casefold().strip(".'*-/")
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Return the folded words of a text, in order; hyphenated and slashed words also in their parts."""
+    found: list[str] = []
+    for match in _WORD.finditer(text):
+        word = match.group()
+        folded = fold(word)
+        if folded:
+            found.append(folded)
+        found.extend(part for part in map(fold, re.split(r"[-/]", word)) if part and part != folded)
+    return tuple(found)
+
+
+def units_of(text: str) -> frozenset[str]:
+    """Return the folded words that stand right after a number in a source, where they are not plain words."""
+    found = (match.group(1).rstrip(".").casefold() for match in _AFTER_NUMBER.finditer(_DATE.sub(" ", text)))
+    return frozenset(unit for unit in found if unit and unit not in PLAIN_WORDS)
+
+
+def _assemble(text: str, rest: str, spans: list[tuple[int, int, DateToken | NumberToken]]) -> Sentence:
+    pieces: list[Piece] = []
+    position = 0
+    for start, end, token in spans:
+        pieces.append(Piece(token, frozenset(words_of(rest[position:start]))))
+        position = end
+    return Sentence(tuple(pieces), words_of(rest), frozenset(words_of(rest[position:])))
+
+
+def _unit_after(text: str, end: int, units: frozenset[str]) -> tuple[str, int] | None:
+    """Return the folded unit that follows a number, and how many characters it takes."""
+    match = re.match(r"\s?([^\s,;()]+)", text[end:])
+    if match is None:
+        return None
+    unit = match.group(1).rstrip(".")
+    return (unit.casefold(), match.start(1) + len(unit)) if unit.casefold() in units else None
+
+
+def _date(match: re.Match[str]) -> DateToken | None:
+    if match["iso_year"]:
+        year, month, day = match["iso_year"], int(match["iso_month"]), match["iso_day"]
+    elif match["day"]:
+        year, month, day = match["year"], _month(match["month"]), match["day"]
+    elif match["us_day"]:
+        year, month, day = match["us_year"], _month(match["us_month"]), match["us_day"]
+    else:
+        year, month, day = match["my_year"], _month(match["my_month"]), None
+    if not 1 <= month <= 12 or (day is not None and not 1 <= int(day) <= 31):
+        return None
+    return DateToken(int(year), month, int(day) if day is not None else None)
+
+
+def _month(name: str) -> int:
+    return MONTHS.index(name[:3].casefold()) + 1

@@ -1,0 +1,107 @@
+"""Settings: `EPICRISIS_*` in the environment, or lines of `epicrisis.env` in the working folder.
+
+This is the only module that reads the environment. Secrets are `SecretStr`, so no `repr`, log or error
+shows them.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import SettingsError
+
+ENGINE_ENVIRONMENT = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV",
+    "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HF_HOME", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE",
+)  # fmt: skip
+"""What a supervised engine may see of our environment: never a token, a key or a password."""
+
+
+class FhirAuth(StrEnum):
+    """How Epicrisis signs in at the FHIR server."""
+
+    NONE = "none"
+    BASIC = "basic"
+    BEARER = "bearer"
+    BACKEND = "backend"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Each field is `EPICRISIS_<NAME>`; the README lists them."""
+
+    model_config = SettingsConfigDict(env_prefix="EPICRISIS_", env_file="epicrisis.env", extra="ignore")
+
+    home: Path = Path(".epicrisis")
+    """Folder of the database, the key file, the local engine's logs and the demonstration's data."""
+    database_url: str = ""
+    """SQLAlchemy URL; empty means SQLite in `home`."""
+    key_file: Path | None = None
+    """File of the key that encrypts stored patient text; empty means `home/key`."""
+
+    fhir_url: str = ""
+    """Base URL of the FHIR server, for example https://ehr.hospital.example/fhir/R4"""
+    fhir_auth: FhirAuth = FhirAuth.NONE
+    fhir_user: str = ""
+    fhir_password: SecretStr = SecretStr("")
+    fhir_token: SecretStr = SecretStr("")
+    fhir_client_id: str = ""
+    fhir_private_key: Path | None = None
+    """JWK file with the private key of SMART Backend Services (RS384 or ES384)."""
+    fhir_scope: str = "system/*.rs system/DocumentReference.cu system/Provenance.cu system/Device.cu"
+    fhir_allow_http: bool = False
+    """Allow plain http to a host other than loopback. Patient data then crosses the network readable."""
+    fhir_allowed_origins: tuple[str, ...] = ()
+    """Further origins that URLs in a record may point to. Tokens still go to the FHIR server alone."""
+    fhir_timeout_s: float = Field(default=60.0, gt=0)
+    fhir_concurrency: int = Field(default=6, ge=1, le=64)
+
+    engine: Literal["vllm", "scripted"] = "vllm"
+    engine_url: str = ""
+    """An OpenAI-compatible vLLM, for example http://127.0.0.1:8000/v1; empty starts our own."""
+    engine_api_key: SecretStr = SecretStr("")
+    model: str = ""
+    """A local folder or hub name, for example google/medgemma-1.5-4b-it; empty: the demonstration model."""
+    model_digest: str = ""
+    """Digest of the weights that a remote engine serves, where you know it."""
+    profile: str = ""
+    """Engine profile by name; empty chooses by the model's name."""
+    budget_tokens: int | None = Field(default=None, ge=200)
+    """Token budget of the context; empty: what the model's window leaves, or the profile's limit."""
+
+    time_zone: str = ""
+    """The site's IANA time zone, for calendar days; empty keeps each date as recorded."""
+    allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    """Host headers that the pages answer to."""
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        import zoneinfo  # noqa: PLC0415 - only here
+
+        if value and value not in zoneinfo.available_timezones():
+            raise ValueError("not an IANA time zone, for example Europe/Berlin")
+        return value
+
+    def engine_environment(self) -> dict[str, str]:
+        """Return the part of our environment that a supervised engine may see."""
+        return {name: os.environ[name] for name in ENGINE_ENVIRONMENT if name in os.environ}  # noqa: TID251
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings. Raises SettingsError that names each wrong setting, never its value."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        wrong = ", ".join(
+            f"EPICRISIS_{'_'.join(str(part) for part in problem['loc']).upper()} ({problem['msg']})"
+            for problem in error.errors(include_input=False, include_context=False)
+        )
+        raise SettingsError(f"Settings that cannot be used: {wrong}.", "Correct them and try again.") from None

@@ -1,0 +1,383 @@
+"""The one use case: a patient's record in, a checked and filed summary out.
+
+This is the only place that knows the order. Read it top to bottom and you have understood the product:
+fetch, assemble, choose, render, generate, verify, store, publish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from connectors.errors import ConnectorError
+from connectors.fhir.pull import Pull
+from service.context.choose import choose_facts
+from service.context.chosen import Context
+from service.context.render import Request, requests_for
+from service.context.templates import TemplateSet, load
+from service.engine.prompt import Completion, Engine, EngineInfo, Message
+from service.errors import EpicrisisError, RecordError
+from service.grounding.check import Checker
+from service.grounding.complete import complete_summary
+from service.grounding.parse import parse_claims
+from service.grounding.summary import RULES_VERSION, Origin, Summary
+from service.ports import (
+    DOCUMENT_SYSTEM,
+    Action,
+    AuditEntry,
+    AuditLog,
+    Clock,
+    Ehr,
+    RunId,
+    RunInputs,
+    RunState,
+    Store,
+    StoredRun,
+)
+from service.record.assemble import Policy, assemble_record, stop_reason
+from service.record.facts import PatientRecord
+from service.record.required import required_facts
+from service.writeback.transaction import build_transaction, refusal
+
+Progress = Callable[[str, str], None]
+"""`(stage, detail)`: the detail is safe to show on a terminal; it never names a patient."""
+
+STAGES = ("fetch", "assemble", "choose", "generate", "verify", "publish")
+REQUESTS_IN_FLIGHT = 8
+GUIDED_BUDGET_TOKENS = 4000
+ANSWER_MARGIN_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to: counts, seconds by stage, and the document if one was filed."""
+
+    patient: str
+    run_id: str
+    state: RunState
+    document: str
+    resources: int
+    facts: int
+    skipped: int
+    prompt_tokens: int
+    claims_published: int
+    claims_dropped: int
+    seconds: Mapping[str, float]
+    claims_from_model: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reason: str = ""
+    """Why nothing was filed; empty when something was."""
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by stage, and the voice that says which stage runs."""
+
+    tell: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one stage; a stage entered twice adds up."""
+        self.tell(name, "")
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+
+
+class Summarizer:
+    """The use case with its edges plugged in. One instance serves many patients."""
+
+    def __init__(
+        self,
+        *,
+        ehr: Ehr,
+        engine: Engine,
+        store: Store,
+        audit: AuditLog,
+        clock: Clock,
+        software_version: str,
+        budget_tokens: int | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self._ehr = ehr
+        self._engine = engine
+        self._store = store
+        self._audit = audit
+        self._clock = clock
+        self._version = software_version
+        self._budget = budget_tokens
+        self._policy = policy or Policy()
+
+    async def summarize(
+        self,
+        patient_id: str,
+        *,
+        kind: str = "history",
+        dry_run: bool = False,
+        attempt: int = 1,
+        actor: str = "system:cli",
+        tell: Progress = lambda stage, detail: None,
+    ) -> Outcome:
+        """Summarise one patient and file the draft, exactly once for the same inputs.
+
+        Raises ConnectorError, RecordError, EngineError, StoreError or FilingError. An incomplete record
+        is stored and reported, not filed (SAFETY 6).
+        """
+        watch = Stopwatch(tell)
+        templates = load(kind)
+        with watch.stage("fetch"):
+            pull = await self._fetch(patient_id, actor, tell)
+        with watch.stage("assemble"):
+            record = await asyncio.to_thread(self._assemble, pull)
+        with watch.stage("choose"):
+            info = await self._engine.describe()
+            context, requests = await self._choose(record, templates, info)
+        inputs = self._inputs(record, kind, templates, info, requests, context, attempt)
+        earlier = await self._earlier(inputs, dry_run)
+        if isinstance(earlier, str):
+            return self._unchanged(inputs, record, earlier, watch)
+        run = earlier or await self._generate_and_store(inputs, pull, record, context, templates, requests, actor, watch)
+        with watch.stage("publish"):
+            state, document, reason = await self._publish(run, dry_run, actor)
+        await asyncio.to_thread(self._store.finish, run.run_id, state, document, "", watch.seconds)
+        return _outcome(run, record, state, document, reason, watch.seconds)
+
+    async def _fetch(self, patient_id: str, actor: str, tell: Progress) -> Pull:
+        patient = patient_id if "/" in patient_id else f"Patient/{patient_id}"
+        try:
+            pull = await self._ehr.pull(patient_id, lambda what, n: tell("fetch", f"{n} {what}"))
+        except ConnectorError as error:
+            self._record(Action.READ, actor, patient, outcome=error.code)
+            raise
+        self._record(Action.READ, actor, patient, counts={"resources": len(pull.resources)})
+        reason = stop_reason(pull.resources, pull.patient_id)
+        if reason:
+            raise RecordError(reason, "Look the patient up in the EHR and use the current record.")
+        return pull
+
+    def _assemble(self, pull: Pull) -> PatientRecord:
+        return assemble_record(
+            pull.resources, pull.patient_id, gaps=pull.gaps, policy=self._policy, binaries=pull.binaries
+        )
+
+    async def _choose(
+        self, record: PatientRecord, templates: TemplateSet, info: EngineInfo
+    ) -> tuple[Context, tuple[Request, ...]]:
+        loop = asyncio.get_running_loop()
+
+        def count(chat: tuple[Message, ...]) -> int:
+            return asyncio.run_coroutine_threadsafe(self._engine.count_tokens(chat), loop).result()
+
+        budget = self._budget or default_budget(info)
+        context = await asyncio.to_thread(
+            choose_facts, record, required_facts(record), templates, info.profile, budget, count
+        )
+        return context, requests_for(context, templates, info.profile)
+
+    def _inputs(
+        self,
+        record: PatientRecord,
+        kind: str,
+        templates: TemplateSet,
+        info: EngineInfo,
+        requests: tuple[Request, ...],
+        context: Context,
+        attempt: int,
+    ) -> RunInputs:
+        sampling = {"mode": info.profile.mode, "facts_per_request": info.profile.facts_per_request}
+        if requests:
+            sampling |= msgspec.to_builtins(requests[0].prompt.sampling)
+        return with_key(
+            RunInputs(
+                key="",
+                patient=record.identity.reference,
+                server=self._ehr.base_url,
+                kind=kind,
+                prompt_id=templates.id,
+                prompt_version=templates.version,
+                template_digest=templates.digest,
+                schema_digest=templates.schema_digest,
+                model=info.model,
+                model_digest=info.digest,
+                engine_version=info.version,
+                sampling=sampling,
+                record_digest=_record_digest(record),
+                rules_version=RULES_VERSION,
+                access_profile=self._ehr.access_profile,
+                budget_tokens=context.budget_tokens,
+                attempt=attempt,
+            )
+        )
+
+    async def _earlier(self, inputs: RunInputs, dry_run: bool) -> StoredRun | str | None:
+        """Return the document that these inputs already led to, or a stored run of them to file as it is."""
+        if dry_run:
+            return None
+        document = await self._ehr.find_document(DOCUMENT_SYSTEM, inputs.key)
+        if document:
+            return document
+        return await asyncio.to_thread(self._store.find_by_key, inputs.key)
+
+    def _unchanged(self, inputs: RunInputs, record: PatientRecord, document: str, watch: Stopwatch) -> Outcome:
+        stored = self._store.find_by_key(inputs.key)
+        if stored is None:  # filed by another installation, or our store was lost: the EHR is the truth
+            return Outcome(
+                patient=inputs.patient, run_id="", state=RunState.UNCHANGED, document=document,
+                resources=record.seen, facts=len(record.facts), skipped=record.seen - record.kept,
+                prompt_tokens=0, claims_published=0, claims_dropped=0, seconds=watch.seconds,
+                reason="This record is already summarised; no new document was written.",
+            )  # fmt: skip
+        reason = "This record is already summarised; no new document was written."
+        return _outcome(stored, record, RunState.UNCHANGED, document, reason, watch.seconds)
+
+    async def _generate_and_store(
+        self,
+        inputs: RunInputs,
+        pull: Pull,
+        record: PatientRecord,
+        context: Context,
+        templates: TemplateSet,
+        requests: tuple[Request, ...],
+        actor: str,
+        watch: Stopwatch,
+    ) -> StoredRun:
+        with watch.stage("generate"):
+            completions = await self._generate(requests, actor, inputs.patient, watch.tell)
+        with watch.stage("verify"):
+            summary = await asyncio.to_thread(
+                verify_completions, inputs.kind, record, context, templates, requests, completions
+            )
+        run = StoredRun(
+            run_id=RunId(secrets.token_urlsafe(12)),
+            inputs=inputs,
+            state=RunState.GENERATED,
+            created_at=self._clock(),
+            read_at=pull.read_at,
+            prompts=tuple(request.prompt for request in requests),
+            completions=completions,
+            summary=summary,
+        )
+        await asyncio.to_thread(self._store.save, run)
+        return run
+
+    async def _generate(
+        self, requests: tuple[Request, ...], actor: str, patient: str, tell: Progress
+    ) -> tuple[Completion, ...]:
+        seats = asyncio.Semaphore(REQUESTS_IN_FLIGHT)
+        done = 0
+
+        async def ask(request: Request) -> Completion:
+            nonlocal done
+            async with seats:
+                completion = await self._engine.generate(request.prompt)
+            done += 1
+            tell("generate", f"{done} of {len(requests)} requests")
+            return completion
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(ask(request)) for request in requests]
+        except* EpicrisisError as errors:
+            error = errors.exceptions[0]
+            assert isinstance(error, EpicrisisError)
+            self._record(Action.GENERATE, actor, patient, outcome=error.code)
+            raise error from None
+        self._record(Action.GENERATE, actor, patient, counts={"requests": len(requests)})
+        return tuple(task.result() for task in tasks)
+
+    async def _publish(self, run: StoredRun, dry_run: bool, actor: str) -> tuple[RunState, str, str]:
+        """File the stored run, or say why not. What is written depends on the stored run alone."""
+        if dry_run:
+            return RunState.DRY, "", "Dry run: nothing was written to the EHR."
+        why_not = refusal(run.summary)
+        if why_not:
+            return RunState.INCOMPLETE, "", why_not
+        bundle = await asyncio.to_thread(build_transaction, run, software_version=self._version)
+        try:
+            receipt = await self._ehr.file(bundle)
+        except ConnectorError as error:
+            self._record(Action.WRITE, actor, run.inputs.patient, outcome=error.code, run_id=run.run_id)
+            self._store.finish(run.run_id, RunState.GENERATED, "", error.code)
+            raise
+        self._record(Action.WRITE, actor, run.inputs.patient, run_id=run.run_id, target=receipt.document)
+        state = RunState.FILED if receipt.created else RunState.UNCHANGED
+        return state, receipt.document, "" if receipt.created else "The document was already there."
+
+    def _record(self, action: Action, actor: str, patient: str, **more: Any) -> None:
+        self._audit.append(AuditEntry(action, actor, patient, self._clock(), **more))
+
+
+def with_key(inputs: RunInputs) -> RunInputs:
+    """Return the inputs with their key: SHA-256 (hex) over the other fields, never over generated text.
+
+    The server's address is left out: it may change, and nothing that is written depends on it.
+    """
+    fields = {name: value for name, value in msgspec.to_builtins(inputs).items() if name not in ("key", "server")}
+    digest = hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
+    return replace(inputs, key=digest)
+
+
+def _record_digest(record: PatientRecord) -> str:
+    """Digest what was read and what could not be: a gap that closes changes what may be said."""
+    gaps = sorted((gap.resource_type or "", gap.reason.value) for gap in record.gaps)
+    return hashlib.sha256(msgspec.json.encode([record.digest, gaps])).hexdigest()
+
+
+def default_budget(info: EngineInfo) -> int:
+    """Return the token budget that leaves room for the answer in the model's window."""
+    room = info.context_tokens - info.profile.max_output_tokens - ANSWER_MARGIN_TOKENS
+    return max(200, min(room, GUIDED_BUDGET_TOKENS) if info.profile.mode == "guided" else room)
+
+
+def verify_completions(
+    kind: str,
+    record: PatientRecord,
+    context: Context,
+    templates: TemplateSet,
+    requests: tuple[Request, ...],
+    completions: tuple[Completion, ...],
+) -> Summary:
+    """Check every claim of every answer against the record, and complete what is missing."""
+    checker = Checker(context)
+    claims = [
+        checker.check(draft)
+        for request, completion in zip(requests, completions, strict=True)
+        for draft in parse_claims(completion.text, request.section)
+    ]
+    return complete_summary(kind, record, context, templates, claims)
+
+
+def _outcome(
+    run: StoredRun, record: PatientRecord, state: RunState, document: str, reason: str, seconds: Mapping[str, float]
+) -> Outcome:
+    published = run.summary.published
+    return Outcome(
+        patient=run.inputs.patient,
+        run_id=run.run_id,
+        state=state,
+        document=document,
+        resources=record.seen,
+        facts=len(record.facts),
+        skipped=record.seen - record.kept,
+        prompt_tokens=sum(completion.usage.prompt_tokens for completion in run.completions),
+        claims_published=len(published),
+        claims_dropped=len(run.summary.refused),
+        seconds=dict(seconds),
+        claims_from_model=sum(claim.origin is Origin.MODEL for claim in published),
+        cached_tokens=sum(completion.usage.cached_tokens for completion in run.completions),
+        completion_tokens=sum(completion.usage.completion_tokens for completion in run.completions),
+        reason=reason,
+    )
+

@@ -1,0 +1,99 @@
+"""What a Summary holds: published sentences, required facts added, and the three states of absence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from connectors.fhir.pull import Gap, GapReason
+from fixtures.facts import A1C, BRONCHITIS, GOUT, LISINOPRIL, context, fact, record
+from service.context.templates import load
+from service.grounding.complete import cited_facts, complete_summary, covers
+from service.grounding.summary import Claim, Origin, Verdict
+from service.record.facts import Absence, Fact, FactId, Kind, RequiredKind, Status
+
+TEMPLATES = load("history")
+
+
+def claim(text: str, of: Fact, verdict: Verdict = Verdict.SUPPORTED) -> Claim:
+    return Claim("any", text, (of.id,), Origin.MODEL, verdict, () if verdict is Verdict.SUPPORTED else ("x",))
+
+
+def required(key: str, *facts: Fact, state: Absence = Absence.LISTED, essential: bool = True) -> RequiredKind:
+    return RequiredKind(key, key.title(), state, tuple(f.id for f in facts), essential=essential)
+
+
+def test_a_required_fact_that_no_sentence_covers_is_added_and_marked() -> None:
+    chart = record([GOUT, A1C])
+    summary = complete_summary("history", chart, context([GOUT, A1C], [required("problems", GOUT)]), TEMPLATES, [])
+    (section,) = summary.sections
+    assert [(c.text, c.origin, c.citations) for c in section.claims] == [(GOUT.text, Origin.RECORD, (GOUT.id,))]
+
+
+def test_a_required_fact_that_a_sentence_covers_is_not_said_twice() -> None:
+    said = claim("Gout is active since 04-Mar-2011.", GOUT)
+    shown = context([GOUT], [required("problems", GOUT)])
+    summary = complete_summary("history", record([GOUT]), shown, TEMPLATES, [said])
+    assert summary.sections[0].claims == (said,)
+
+
+def test_a_sentence_that_leaves_out_a_part_of_the_fact_does_not_cover_it() -> None:
+    assert covers("Gout is active since 04-Mar-2011.", GOUT)
+    assert not covers("Gout is active.", GOUT)
+    assert not covers("Hemoglobin A1c was 5.8 % on 25-Nov-2020.", A1C)
+    assert not covers("Hemoglobin A1c was 5.8 (H; reference 4.0–5.6) on 25-Nov-2020.", A1C)
+
+
+def test_a_refused_claim_is_kept_for_reviewers_and_covers_nothing() -> None:
+    refused = claim("Gout is active since 04-Mar-2011.", GOUT, Verdict.UNSUPPORTED)
+    shown = context([GOUT], [required("problems", GOUT)])
+    summary = complete_summary("history", record([GOUT]), shown, TEMPLATES, [refused])
+    assert summary.refused == (refused,)
+    assert [c.origin for c in summary.published] == [Origin.RECORD]
+
+
+def test_a_claim_stands_under_the_heading_of_what_it_cites_whatever_the_model_called_it() -> None:
+    said = replace(claim("Lisinopril.", LISINOPRIL), section="allergies")
+    summary = complete_summary("history", record([LISINOPRIL]), context([LISINOPRIL]), TEMPLATES, [said])
+    assert [section.key for section in summary.sections] == ["medications"]
+
+
+def test_an_essential_kind_that_was_not_retrieved_makes_the_summary_incomplete() -> None:
+    gap = Gap("AllergyIntolerance", GapReason.REFUSED)
+    kinds = [required("allergies", state=Absence.NOT_RETRIEVED), required("devices", state=Absence.NOT_RETRIEVED, essential=False)]
+    shown = replace(context([], kinds), gaps=(gap,))
+    summary = complete_summary("history", record([], [gap]), shown, TEMPLATES, [])
+    assert summary.incomplete == ("Allergies",)
+    assert [section.state for section in summary.sections] == [Absence.NOT_RETRIEVED] * 2
+
+
+def test_a_required_kind_that_no_template_knows_still_stands_in_the_summary() -> None:
+    shown = context([GOUT], [required("site_kind", GOUT, essential=False)])
+    summary = complete_summary("history", record([GOUT]), shown, TEMPLATES, [])
+    assert [section.key for section in summary.sections] == ["site_kind"]
+
+
+def test_the_summary_holds_every_fact_given_to_the_model_or_cited() -> None:
+    unseen = fact("Asthma: active, since 01-Jan-2001", status=Status.ACTIVE)
+    chart = record([GOUT, BRONCHITIS, unseen, fact("x", Kind.NOTE)])
+    summary = complete_summary("history", chart, context([GOUT, BRONCHITIS], [required("problems", unseen)]), TEMPLATES, [])
+    assert {f.id for f in summary.facts} == {GOUT.id, BRONCHITIS.id, unseen.id}
+    assert summary.fact(GOUT.id) is GOUT
+
+
+def test_citation_numbers_follow_reading_order() -> None:
+    one, two = claim("a", GOUT), claim("b", A1C)
+    assert cited_facts([two, one, two]) == (A1C.id, GOUT.id)
+
+
+def test_a_fact_that_is_not_in_the_summary_is_a_key_error() -> None:
+    summary = complete_summary("history", record([]), context([]), TEMPLATES, [])
+    try:
+        summary.fact(FactId("Observation/none"))
+    except KeyError:
+        return
+    raise AssertionError("expected a KeyError")
+
+
+def test_what_a_security_label_left_out_is_said_without_its_kind() -> None:
+    summary = complete_summary("history", record([], skipped={"restricted": 2}), context([]), TEMPLATES, [])
+    assert summary.restricted
