@@ -1,0 +1,435 @@
+"""The command line: `epicrisis`. With `--json` a command prints exactly one JSON document on stdout."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gzip
+import sys
+import zlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+
+from connectors.errors import ConnectorError
+from connectors.fhir.codec import decode
+from service.api.security import check_bind
+from service.context.choose import TokenCount, choose_facts
+from service.context.chosen import Context
+from service.context.render import describe_left_out, whole_chat
+from service.context.templates import TemplateSet, available, load
+from service.demo import DemoReport, run_demo, start_ehr
+from service.doctor import examine
+from service.engine.profiles import profile_for
+from service.engine.prompt import Profile
+from service.engine.scripted import ScriptedEngine
+from service.engine.tokens import FolderTokenizer
+from service.errors import EpicrisisError, SettingsError
+from service.ports import Action, AuditEntry, RunId, RunState, StoredRun
+from service.record.assemble import assemble_record, resources_of
+from service.record.facts import PatientRecord
+from service.record.required import required_facts
+from service.settings import Settings, load_settings
+from service.summarize import Outcome
+from service.terminal import Steps, print_json, print_table, set_up_logging, stderr, stdout, tell_error
+from service.wiring import (
+    DEMONSTRATION_MODEL,
+    build_app,
+    build_engine,
+    model_folder,
+    open_store,
+    open_summarizer,
+    policy,
+    software_version,
+    utc_now,
+)
+from service.writeback.page import compose_page
+from service.writeback.sources import numbered_sources
+from service.writeback.text import plain_text
+
+INTERRUPTED = 130
+INCOMPLETE = 10
+STORE_FULL = 9
+MAX_FILE_BYTES = 1 << 30
+
+app = typer.Typer(
+    name="epicrisis",
+    help="Summarise a patient's FHIR record with a local model, check every sentence, and file it as a draft.",
+    epilog="Settings are EPICRISIS_* in the environment or in ./epicrisis.env; the README lists them. "
+    "Start with `epicrisis doctor`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")]
+Kind = Annotated[str, typer.Option("--kind", help="Which template set to use.")]
+BundleFile = Annotated[Path, typer.Argument(help="A FHIR Bundle, resource or list (JSON, also gzipped).")]
+PatientOption = Annotated[
+    str | None, typer.Option("--patient", help="The patient's id, where the file holds several.")
+]
+
+
+@app.callback()
+def _common(
+    context: typer.Context,
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of the database and key [EPICRISIS_HOME].")
+    ] = None,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+    ] = False,
+) -> None:
+    if show_version:
+        stdout.print(software_version())
+        raise typer.Exit
+    settings = load_settings(home=home)
+    set_up_logging(settings.log_level)
+    context.obj = settings
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    serve_pages: Annotated[
+        bool, typer.Option("--serve/--no-serve", help="Show the pages afterwards.")
+    ] = True,
+    ehr_only: Annotated[bool, typer.Option("--ehr-only", help="Only run the demonstration's EHR.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the pages; 0 takes a free one.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Six synthetic charts: read from a FHIR server, summarised by a real model, filed back, shown.
+
+    Everything runs on this machine and listens on loopback alone. Its data stays in the home folder, so a
+    second run finds the charts unchanged and writes nothing; `make clean-demo` removes it.
+    """
+    settings: Settings = context.obj
+    with Steps() as steps:
+        server = start_ehr(settings, steps)
+        try:
+            if ehr_only:
+                stderr.print(f"The demonstration's EHR answers at {server.base_url}; Ctrl-C stops it.")
+                server.wait()
+                return
+            report = asyncio.run(run_demo(settings, steps, server))
+        except BaseException:
+            server.stop()
+            raise
+    try:
+        print_json(report) if as_json else _show_demo(report)
+        if serve_pages:
+            _serve(settings, "127.0.0.1", port)
+    finally:
+        server.stop()
+
+
+@app.command()
+def serve(
+    context: typer.Context,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on: loopback, until sign-in exists.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8080,
+) -> None:
+    """Serve the pages: the list of summaries, and each one beside its sources. /healthz says when ready."""
+    _serve(context.obj, host, port)
+
+
+@app.command()
+def summarize(
+    context: typer.Context,
+    patient: Annotated[str, typer.Argument(help="The patient's id on the FHIR server.")],
+    fhir_url: Annotated[str | None, typer.Option(help="FHIR base URL [EPICRISIS_FHIR_URL].")] = None,
+    kind: Kind = "history",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing to the EHR; store locally.")
+    ] = False,
+    attempt: Annotated[
+        int, typer.Option(min=1, help="Raise it to have an unchanged chart written anew.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Summarise one patient and file the draft. The same chart is never filed twice."""
+    settings: Settings = context.obj
+    _known(kind)
+    outcome = asyncio.run(_summarize(settings, patient, fhir_url, kind, dry_run, attempt))
+    print_json(outcome) if as_json else _show_outcome(outcome)
+    if outcome.state is RunState.INCOMPLETE:
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def assemble(
+    context: typer.Context, bundle: BundleFile, patient: PatientOption = None, as_json: AsJson = False
+) -> None:
+    """Show the facts of a chart in a file, and what was not kept and why. Sends nothing anywhere."""
+    record = _assemble(context.obj, bundle, patient)
+    print_json(_record_json(record)) if as_json else _show_record(record)
+
+
+@app.command()
+def context(
+    context: typer.Context,
+    bundle: BundleFile,
+    budget: Annotated[int, typer.Option(min=1, help="Token budget of the whole prompt.")],
+    patient: PatientOption = None,
+    kind: Kind = "history",
+    as_json: AsJson = False,
+) -> None:
+    """Show the prompt that a chart in a file leads to within a budget, and what it leaves out."""
+    settings: Settings = context.obj
+    templates = _known(kind)
+    record = _assemble(settings, bundle, patient)
+    profile = profile_for(settings.model or DEMONSTRATION_MODEL, settings.profile or None)
+    chosen = choose_facts(
+        record, required_facts(record), templates, profile, budget, _counter(settings, profile)
+    )
+    chat = whole_chat(chosen, templates, profile)
+    if as_json:
+        print_json(_context_json(chosen, "\n\n".join(message.content for message in chat)))
+        return
+    for message in chat:
+        stdout.print(f"--- {message.role}\n{message.content}\n", markup=False)
+    stderr.print(
+        f"{chosen.tokens} of {budget} tokens; {len(chosen.facts)} of {chosen.searched} statements shown."
+    )
+
+
+@app.command()
+def runs(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    offset: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """List the stored runs, newest first."""
+    store, audit = open_store(context.obj)
+    try:
+        rows, total = store.rows(limit, offset)
+    finally:
+        store.close()
+        audit.close()
+    if as_json:
+        print_json({"total": total, "runs": rows})
+        return
+    if not rows:
+        stdout.print("No runs are stored yet. Start with `make demo` or `epicrisis summarize PATIENT`.")
+        return
+    print_table(
+        f"{len(rows)} of {total} runs",
+        ("run", "when", "state", "patient", "#published", "#refused", "document"),
+        [
+            (row.run_id, f"{row.created_at:%d-%b-%Y %H:%M}", row.state, row.patient,
+             str(row.published), str(row.refused), row.document)
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+@app.command()
+def show(
+    context: typer.Context, run: Annotated[str, typer.Argument(help="A run's id.")], as_json: AsJson = False
+) -> None:
+    """Show one stored summary as it was filed, with its sources."""
+    stored = _stored(context.obj, run)
+    if as_json:
+        print_json(stored)
+        return
+    page = compose_page(stored, numbered_sources(stored.summary), software_version())
+    stdout.print(plain_text(page), markup=False)
+
+
+@app.command()
+def doctor(context: typer.Context, as_json: AsJson = False) -> None:
+    """Say what is set up, what answers, and what to do about the rest."""
+    findings = asyncio.run(examine(context.obj))
+    if as_json:
+        print_json({"findings": findings})
+    else:
+        print_table("", ("what", "state", "detail", "what to do"),
+                    [(f.name, f.state, f.detail, f.advice) for f in findings])  # fmt: skip
+    if any(finding.state == "failed" for finding in findings):
+        raise typer.Exit(1)
+
+
+async def _summarize(
+    settings: Settings, patient: str, fhir_url: str | None, kind: str, dry_run: bool, attempt: int
+) -> Outcome:
+    with Steps() as steps, steps.step("Summarising") as step:
+
+        def tell(stage: str, detail: str) -> None:
+            step.detail(f"{stage} {detail}".strip())
+
+        async with open_summarizer(settings, fhir_url, tell) as summarizer:
+            return await summarizer.summarize(patient, kind=kind, dry_run=dry_run, attempt=attempt, tell=tell)
+
+
+def _serve(settings: Settings, host: str, port: int) -> None:
+    check_bind(host)
+    config = uvicorn.Config(build_app(settings), host=host, port=port, log_level="warning", access_log=False)
+    server = _AnnouncingServer(config)
+    server.run()
+    if not server.started:
+        raise SettingsError(f"Port {port} cannot be listened on.", "Choose another one with --port.")
+
+
+class _AnnouncingServer(uvicorn.Server):
+    """Says on stderr where the pages are, once they answer."""
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            address = self.servers[0].sockets[0].getsockname()
+            stderr.print(f"The pages are at http://{address[0]}:{address[1]}/ — Ctrl-C stops.")
+
+
+def _known(kind: str) -> TemplateSet:
+    if kind not in available():
+        raise SettingsError(f"There is no template set of that kind. There are: {', '.join(available())}.")
+    return load(kind)
+
+
+def _assemble(settings: Settings, path: Path, patient: str | None) -> PatientRecord:
+    try:
+        data = path.read_bytes() if str(path) != "-" else sys.stdin.buffer.read()
+        if data[:2] == b"\x1f\x8b":
+            data = zlib.decompressobj(wbits=31).decompress(data, MAX_FILE_BYTES)
+        content = decode(data)
+    except OSError as error:
+        raise SettingsError(
+            f"The file cannot be read ({errno.errorcode.get(error.errno or 0, 'EIO')})."
+        ) from None
+    except (ValueError, zlib.error, gzip.BadGzipFile, RecursionError):
+        raise SettingsError(
+            "The file is not JSON.", "Give a FHIR Bundle, a resource, or a list of them."
+        ) from None
+    return assemble_record(resources_of(content), patient, policy=policy(settings))
+
+
+def _counter(settings: Settings, profile: Profile) -> TokenCount:
+    """Return the tokenizer of the model that would serve, without starting an engine."""
+    if settings.engine == "scripted":
+        return lambda chat: asyncio.run(ScriptedEngine().count_tokens(chat))
+    if settings.engine_url:
+        return lambda chat: asyncio.run(_count_remotely(settings, chat))
+    return FolderTokenizer(model_folder(settings, lambda text: stderr.print(text)), profile).count
+
+
+async def _count_remotely(settings: Settings, chat: tuple[Any, ...]) -> int:
+    engine = build_engine(settings, lambda stage, detail: None)
+    try:
+        return await engine.count_tokens(chat)
+    finally:
+        await engine.aclose()
+
+
+def _stored(settings: Settings, run: str) -> StoredRun:
+    store, audit = open_store(settings)
+    try:
+        stored = store.get(RunId(run))
+        if stored is None:
+            raise SettingsError("There is no such run.", "`epicrisis runs` lists them.")
+        audit.append(AuditEntry(Action.VIEW, "system:cli", stored.inputs.patient, utc_now(), run_id=run))
+        return stored
+    finally:
+        store.close()
+        audit.close()
+
+
+def _record_json(record: PatientRecord) -> dict[str, Any]:
+    return {
+        "patient": record.identity,
+        "seen": record.seen,
+        "kept": record.kept,
+        "skipped": dict(record.skipped),
+        "digest": record.digest,
+        "as_of": record.as_of.recorded if record.as_of else None,
+        "required": required_facts(record),
+        "facts": record.facts,
+        "problems": record.problems,
+    }
+
+
+def _context_json(chosen: Context, prompt: str) -> dict[str, Any]:
+    return {
+        "budget": chosen.budget_tokens,
+        "tokens": chosen.tokens,
+        "searched": chosen.searched,
+        "facts": {label: fact.id for label, fact in chosen.facts.items()},
+        "sections": chosen.sections,
+        "required": chosen.required,
+        "left_out": chosen.left_out,
+        "prompt": prompt,
+    }
+
+
+def _show_record(record: PatientRecord) -> None:
+    for fact in record.facts:
+        stdout.print(f"{fact.kind.value:15} {fact.text}", markup=False)
+    skipped = ", ".join(f"{reason} {count}" for reason, count in sorted(record.skipped.items())) or "none"
+    stderr.print(
+        f"{record.seen} resources seen: {record.kept} kept, {record.seen - record.kept} skipped ({skipped})."
+    )
+
+
+def _show_outcome(outcome: Outcome) -> None:
+    stdout.print(f"{outcome.state.value}: {outcome.document or outcome.reason}")
+    stdout.print(
+        f"{outcome.claims_published} statements published ({outcome.claims_from_model} written by the model), "
+        f"{outcome.claims_dropped} refused; {outcome.resources} resources, {outcome.facts} facts, "
+        f"{outcome.skipped} skipped."
+    )
+    if outcome.run_id:
+        stdout.print(f"Read it: epicrisis show {outcome.run_id}")
+
+
+def _show_demo(report: DemoReport) -> None:
+    print_table(
+        report.message,
+        ("patient", "#resources", "#facts", "#skipped", "#prompt tokens", "#published", "#by the model", "#dropped",
+         "document", "#seconds"),
+        [
+            (*(str(row[name]) for name in (
+                "patient", "resources", "facts", "skipped", "prompt_tokens", "claims_published",
+                "claims_from_model", "claims_dropped", "document",
+            )), f"{sum(row['seconds'].values()):.0f}")  # type: ignore[attr-defined]
+            for row in report.patients
+        ],
+    )  # fmt: skip
+    stderr.print(f"The EHR is at {report.fhir_url}.")
+
+
+def main() -> None:
+    """Run the command line. Every failure ends in one sentence, an exit code, and nothing half-written."""
+    as_json = "--json" in sys.argv
+    try:
+        app()
+    except SystemExit as ended:
+        if ended.code != INTERRUPTED:  # Ctrl-C, as Typer reports it
+            raise
+        _end("interrupted", "Stopped.", "Nothing half-written remains.", INTERRUPTED, as_json)
+    except (EpicrisisError, ConnectorError) as error:
+        _end(error.code, error.message, error.advice, error.exit_code, as_json)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _end(
+            "disk_full",
+            "The disk is full.",
+            "Free some space; nothing half-written remains.",
+            STORE_FULL,
+            as_json,
+        )
+
+
+def _end(code: str, message: str, advice: str, exit_code: int, as_json: bool) -> None:
+    tell_error(message, advice)
+    if as_json:
+        print_json({"error": {"code": code, "message": message, "advice": advice}})
+    sys.exit(exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -113,8 +113,14 @@ class Store(Protocol):
         """Store a run, before the first write to the EHR. Raises StoreError; nothing half-written."""
         ...
 
-    def finish(self, run_id: RunId, state: RunState, document: str = "", error: str = "",
-               seconds: Mapping[str, float] | None = None) -> None:
+    def finish(
+        self,
+        run_id: RunId,
+        state: RunState,
+        document: str = "",
+        error: str = "",
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
         """Record what became of a run. Raises StoreError."""
         ...
 

@@ -104,4 +104,6 @@ def load_settings(**overrides: object) -> Settings:
             f"EPICRISIS_{'_'.join(str(part) for part in problem['loc']).upper()} ({problem['msg']})"
             for problem in error.errors(include_input=False, include_context=False)
         )
-        raise SettingsError(f"Settings that cannot be used: {wrong}.", "Correct them and try again.") from None
+        raise SettingsError(
+            f"Settings that cannot be used: {wrong}.", "Correct them and try again."
+        ) from None

@@ -52,6 +52,7 @@ Progress = Callable[[str, str], None]
 
 STAGES = ("fetch", "assemble", "choose", "generate", "verify", "publish")
 REQUESTS_IN_FLIGHT = 8
+SEED = 0
 GUIDED_BUDGET_TOKENS = 4000
 ANSWER_MARGIN_TOKENS = 64
 
@@ -141,14 +142,12 @@ class Summarizer:
             pull = await self._fetch(patient_id, actor, tell)
         with watch.stage("assemble"):
             record = await asyncio.to_thread(self._assemble, pull)
-        with watch.stage("choose"):
-            info = await self._engine.describe()
-            context, requests = await self._choose(record, templates, info)
-        inputs = self._inputs(record, kind, templates, info, requests, context, attempt)
+        info = await self._engine.describe()
+        inputs = self._inputs(record, templates, info, attempt)
         earlier = await self._earlier(inputs, dry_run)
         if isinstance(earlier, str):
-            return self._unchanged(inputs, record, earlier, watch)
-        run = earlier or await self._generate_and_store(inputs, pull, record, context, templates, requests, actor, watch)
+            return await self._unchanged(inputs, record, earlier, watch)
+        run = earlier or await self._draft(inputs, pull, record, templates, info, actor, watch)
         with watch.stage("publish"):
             state, document, reason = await self._publish(run, dry_run, actor)
         await asyncio.to_thread(self._store.finish, run.run_id, state, document, "", watch.seconds)
@@ -172,39 +171,16 @@ class Summarizer:
             pull.resources, pull.patient_id, gaps=pull.gaps, policy=self._policy, binaries=pull.binaries
         )
 
-    async def _choose(
-        self, record: PatientRecord, templates: TemplateSet, info: EngineInfo
-    ) -> tuple[Context, tuple[Request, ...]]:
-        loop = asyncio.get_running_loop()
-
-        def count(chat: tuple[Message, ...]) -> int:
-            return asyncio.run_coroutine_threadsafe(self._engine.count_tokens(chat), loop).result()
-
-        budget = self._budget or default_budget(info)
-        context = await asyncio.to_thread(
-            choose_facts, record, required_facts(record), templates, info.profile, budget, count
-        )
-        return context, requests_for(context, templates, info.profile)
-
     def _inputs(
-        self,
-        record: PatientRecord,
-        kind: str,
-        templates: TemplateSet,
-        info: EngineInfo,
-        requests: tuple[Request, ...],
-        context: Context,
-        attempt: int,
+        self, record: PatientRecord, templates: TemplateSet, info: EngineInfo, attempt: int
     ) -> RunInputs:
-        sampling = {"mode": info.profile.mode, "facts_per_request": info.profile.facts_per_request}
-        if requests:
-            sampling |= msgspec.to_builtins(requests[0].prompt.sampling)
+        profile = info.profile
         return with_key(
             RunInputs(
                 key="",
                 patient=record.identity.reference,
                 server=self._ehr.base_url,
-                kind=kind,
+                kind=templates.id,
                 prompt_id=templates.id,
                 prompt_version=templates.version,
                 template_digest=templates.digest,
@@ -212,11 +188,17 @@ class Summarizer:
                 model=info.model,
                 model_digest=info.digest,
                 engine_version=info.version,
-                sampling=sampling,
+                sampling={
+                    "mode": profile.mode,
+                    "facts_per_request": profile.facts_per_request,
+                    "max_tokens": profile.max_output_tokens,
+                    "temperature": profile.temperature,
+                    "seed": SEED,
+                },
                 record_digest=_record_digest(record),
                 rules_version=RULES_VERSION,
                 access_profile=self._ehr.access_profile,
-                budget_tokens=context.budget_tokens,
+                budget_tokens=self._budget or default_budget(info),
                 attempt=attempt,
             )
         )
@@ -230,29 +212,34 @@ class Summarizer:
             return document
         return await asyncio.to_thread(self._store.find_by_key, inputs.key)
 
-    def _unchanged(self, inputs: RunInputs, record: PatientRecord, document: str, watch: Stopwatch) -> Outcome:
-        stored = self._store.find_by_key(inputs.key)
-        if stored is None:  # filed by another installation, or our store was lost: the EHR is the truth
-            return Outcome(
-                patient=inputs.patient, run_id="", state=RunState.UNCHANGED, document=document,
-                resources=record.seen, facts=len(record.facts), skipped=record.seen - record.kept,
-                prompt_tokens=0, claims_published=0, claims_dropped=0, seconds=watch.seconds,
-                reason="This record is already summarised; no new document was written.",
-            )  # fmt: skip
+    async def _unchanged(
+        self, inputs: RunInputs, record: PatientRecord, document: str, watch: Stopwatch
+    ) -> Outcome:
         reason = "This record is already summarised; no new document was written."
-        return _outcome(stored, record, RunState.UNCHANGED, document, reason, watch.seconds)
+        stored = await asyncio.to_thread(self._store.find_by_key, inputs.key)
+        if stored is not None:
+            return _outcome(stored, record, RunState.UNCHANGED, document, reason, watch.seconds)
+        # Filed by another installation, or our store was lost: the EHR is the truth.
+        return Outcome(
+            patient=inputs.patient, run_id="", state=RunState.UNCHANGED, document=document,
+            resources=record.seen, facts=len(record.facts), skipped=record.seen - record.kept,
+            prompt_tokens=0, claims_published=0, claims_dropped=0, seconds=watch.seconds, reason=reason,
+        )  # fmt: skip
 
-    async def _generate_and_store(
+    async def _draft(
         self,
         inputs: RunInputs,
         pull: Pull,
         record: PatientRecord,
-        context: Context,
         templates: TemplateSet,
-        requests: tuple[Request, ...],
+        info: EngineInfo,
         actor: str,
         watch: Stopwatch,
     ) -> StoredRun:
+        """Choose, render, generate and verify; store all of it before anything is written anywhere."""
+        with watch.stage("choose"):
+            context = await self._choose(record, templates, info, inputs.budget_tokens)
+            requests = requests_for(context, templates, info.profile, seed=SEED)
         with watch.stage("generate"):
             completions = await self._generate(requests, actor, inputs.patient, watch.tell)
         with watch.stage("verify"):
@@ -271,6 +258,19 @@ class Summarizer:
         )
         await asyncio.to_thread(self._store.save, run)
         return run
+
+    async def _choose(
+        self, record: PatientRecord, templates: TemplateSet, info: EngineInfo, budget_tokens: int
+    ) -> Context:
+        loop = asyncio.get_running_loop()
+
+        def count(chat: tuple[Message, ...]) -> int:
+            return asyncio.run_coroutine_threadsafe(self._engine.count_tokens(chat), loop).result()
+
+        required = required_facts(record)
+        return await asyncio.to_thread(
+            choose_facts, record, required, templates, info.profile, budget_tokens, count
+        )
 
     async def _generate(
         self, requests: tuple[Request, ...], actor: str, patient: str, tell: Progress
@@ -324,7 +324,9 @@ def with_key(inputs: RunInputs) -> RunInputs:
 
     The server's address is left out: it may change, and nothing that is written depends on it.
     """
-    fields = {name: value for name, value in msgspec.to_builtins(inputs).items() if name not in ("key", "server")}
+    fields = {
+        name: value for name, value in msgspec.to_builtins(inputs).items() if name not in ("key", "server")
+    }
     digest = hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
     return replace(inputs, key=digest)
 
@@ -360,7 +362,12 @@ def verify_completions(
 
 
 def _outcome(
-    run: StoredRun, record: PatientRecord, state: RunState, document: str, reason: str, seconds: Mapping[str, float]
+    run: StoredRun,
+    record: PatientRecord,
+    state: RunState,
+    document: str,
+    reason: str,
+    seconds: Mapping[str, float],
 ) -> Outcome:
     published = run.summary.published
     return Outcome(
@@ -380,4 +387,3 @@ def _outcome(
         completion_tokens=sum(completion.usage.completion_tokens for completion in run.completions),
         reason=reason,
     )
-
