@@ -1,0 +1,1 @@
+"""The service: one use case, its pure core, and its edges."""

@@ -18,7 +18,7 @@ from connectors.fhir.codec import decode
 from service.api.security import check_bind
 from service.context.choose import TokenCount, choose_facts
 from service.context.chosen import Context
-from service.context.render import describe_left_out, whole_chat
+from service.context.render import whole_chat
 from service.context.templates import TemplateSet, available, load
 from service.demo import DemoReport, run_demo, start_ehr
 from service.doctor import examine
@@ -26,6 +26,7 @@ from service.engine.profiles import profile_for
 from service.engine.prompt import Profile
 from service.engine.scripted import ScriptedEngine
 from service.engine.tokens import FolderTokenizer
+from service.engine.weights import DEMONSTRATION_MODEL
 from service.errors import EpicrisisError, SettingsError
 from service.ports import Action, AuditEntry, RunId, RunState, StoredRun
 from service.record.assemble import assemble_record, resources_of
@@ -35,7 +36,6 @@ from service.settings import Settings, load_settings
 from service.summarize import Outcome
 from service.terminal import Steps, print_json, print_table, set_up_logging, stderr, stdout, tell_error
 from service.wiring import (
-    DEMONSTRATION_MODEL,
     build_app,
     build_engine,
     model_folder,
@@ -56,7 +56,7 @@ MAX_FILE_BYTES = 1 << 30
 
 app = typer.Typer(
     name="epicrisis",
-    help="Summarise a patient's FHIR record with a local model, check every sentence, and file it as a draft.",
+    help="Summarise a patient's FHIR record with a local model, check every sentence, file it as a draft.",
     epilog="Settings are EPICRISIS_* in the environment or in ./epicrisis.env; the README lists them. "
     "Start with `epicrisis doctor`.",
     no_args_is_help=True,
@@ -314,7 +314,7 @@ def _counter(settings: Settings, profile: Profile) -> TokenCount:
         return lambda chat: asyncio.run(ScriptedEngine().count_tokens(chat))
     if settings.engine_url:
         return lambda chat: asyncio.run(_count_remotely(settings, chat))
-    return FolderTokenizer(model_folder(settings, lambda text: stderr.print(text)), profile).count
+    return FolderTokenizer(model_folder(settings, stderr.print), profile).count
 
 
 async def _count_remotely(settings: Settings, chat: tuple[Any, ...]) -> int:
@@ -377,7 +377,7 @@ def _show_record(record: PatientRecord) -> None:
 def _show_outcome(outcome: Outcome) -> None:
     stdout.print(f"{outcome.state.value}: {outcome.document or outcome.reason}")
     stdout.print(
-        f"{outcome.claims_published} statements published ({outcome.claims_from_model} written by the model), "
+        f"{outcome.claims_published} statements published, {outcome.claims_from_model} of them by the model; "
         f"{outcome.claims_dropped} refused; {outcome.resources} resources, {outcome.facts} facts, "
         f"{outcome.skipped} skipped."
     )
@@ -388,8 +388,8 @@ def _show_outcome(outcome: Outcome) -> None:
 def _show_demo(report: DemoReport) -> None:
     print_table(
         report.message,
-        ("patient", "#resources", "#facts", "#skipped", "#prompt tokens", "#published", "#by the model", "#dropped",
-         "document", "#seconds"),
+        ("patient", "#resources", "#facts", "#skipped", "#prompt tokens", "#published", "#by the model",
+         "#dropped", "document", "#seconds"),
         [
             (*(str(row[name]) for name in (
                 "patient", "resources", "facts", "skipped", "prompt_tokens", "claims_published",

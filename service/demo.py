@@ -83,7 +83,7 @@ class _Loaded:
 
 async def _load(client: FhirClient, charts: list[Chart], marker: Path, steps: Steps) -> _Loaded:
     """Load each chart once; the server's ids are kept beside its data."""
-    known: dict[str, str] = json.loads(marker.read_text()) if marker.is_file() else {}
+    known = await asyncio.to_thread(_read_marker, marker)
     fresh = False
     with steps.step("Loading the charts into the EHR", total=len(charts)) as step:
         for number, chart in enumerate(charts, 1):
@@ -91,14 +91,18 @@ async def _load(client: FhirClient, charts: list[Chart], marker: Path, steps: St
                 bundle = decode(await asyncio.to_thread(chart.path.read_bytes))
                 await client.transaction(bundle)
                 known[chart.identifier] = await _find(client, chart.identifier)
-                marker.write_text(json.dumps(known))
+                await asyncio.to_thread(marker.write_text, json.dumps(known))
                 fresh = True
             step.at(number, len(charts))
     return _Loaded(tuple(known[chart.identifier] for chart in charts), fresh)
 
 
+def _read_marker(marker: Path) -> dict[str, str]:
+    return dict(json.loads(marker.read_text())) if marker.is_file() else {}
+
+
 async def _find(client: FhirClient, identifier: str) -> str:
-    for resource in await client.search("Patient", {"identifier": identifier}):
+    for resource in await client.search("Patient", [("identifier", identifier)]):
         return str(resource["id"])
     raise SettingsError("The demonstration's EHR lost a patient.", "Type `make clean-demo` and start again.")
 

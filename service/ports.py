@@ -29,9 +29,10 @@ DEVICE_SYSTEM = "urn:epicrisis:model"
 
 @dataclass(frozen=True, slots=True)
 class RunInputs:
-    """Everything that decides what a run writes, and nothing that it generates (DESIGN.md).
+    """Everything that decides what a run writes, and nothing that it generates.
 
-    `key` is the SHA-256 (hex) over all other fields but `server`, whose address may change. A wanted regeneration raises `attempt`.
+    `key` is the SHA-256 (hex) over all other fields but `server`, whose address may change.
+    A wanted regeneration raises `attempt`.
     """
 
     key: str
@@ -172,16 +173,18 @@ class AuditLog(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Protocol):
     """What the server answered to a filing."""
 
-    document: str
-    """`DocumentReference/7/_history/1`"""
-    created: bool
-    """False when the document was already there."""
-    references: tuple[str, ...] = ()
-    """Every resource of the transaction, versioned, in order."""
+    @property
+    def document(self) -> str:
+        """`DocumentReference/7/_history/1`."""
+        ...
+
+    @property
+    def created(self) -> bool:
+        """False when the document was already there."""
+        ...
 
 
 class Ehr(Protocol):

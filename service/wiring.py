@@ -114,7 +114,7 @@ def _need(value: str, name: str) -> str:
 
 
 def model_folder(settings: Settings, say: Callable[[str], None] = lambda text: None) -> Path:
-    """Return the folder of the weights that a local engine serves, preparing the demonstration's if needed."""
+    """Return the folder of the weights that a local engine serves, the demonstration's if none is set."""
     if settings.model:
         return resolve_model(settings.model)
     return prepare_demonstration_model(settings.home / "models" / DEMONSTRATION_MODEL, say)

@@ -1,0 +1,1 @@
+"""Choosing facts within a token budget, and rendering them into prompts. Pure."""

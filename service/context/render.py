@@ -61,7 +61,10 @@ def whole_chat(context: Context, templates: TemplateSet, profile: Profile) -> tu
         searched=context.searched,
         as_of=show_day(context.as_of) if context.as_of else "",
         sections=[
-            {"title": section.title, "lines": [line_of(label, context.facts[label]) for label in section.labels]}
+            {
+                "title": section.title,
+                "lines": [line_of(label, context.facts[label]) for label in section.labels],
+            }
             for section in context.sections
         ],
         manifest=manifest_of(context),
@@ -75,7 +78,9 @@ def whole_chat(context: Context, templates: TemplateSet, profile: Profile) -> tu
 
 def manifest_of(context: Context) -> list[str]:
     """Return one sentence for everything that is not shown: left out, or not retrieved."""
-    missing = [f"NOT RETRIEVED: {gap.resource_type or 'part of the record'} ({gap.reason})" for gap in context.gaps]
+    missing = [
+        f"NOT RETRIEVED: {gap.resource_type or 'part of the record'} ({gap.reason})" for gap in context.gaps
+    ]
     return missing + [describe_left_out(item) for item in context.left_out]
 
 
@@ -83,7 +88,9 @@ def describe_left_out(item: LeftOut) -> str:
     """Return for example `Results: 812 statements, 04-May-2009 to 11-Nov-2026`."""
     period = ""
     if item.earliest:
-        period = f", {item.earliest} to {item.latest}" if item.earliest != item.latest else f", {item.earliest}"
+        period = (
+            f", {item.earliest} to {item.latest}" if item.earliest != item.latest else f", {item.earliest}"
+        )
     return f"{item.title}: {item.count} statement{'s' if item.count != 1 else ''}{period}"
 
 
@@ -102,7 +109,12 @@ def guided_schema(labels: Sequence[Label]) -> dict[str, Any]:
         {
             "type": "object",
             "properties": {
-                "cites": {"type": "array", "minItems": 1, "maxItems": 1, "items": {"type": "string", "enum": [label]}},
+                "cites": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 1,
+                    "items": {"type": "string", "enum": [label]},
+                },
                 "text": _TEXT,
             },
             "required": ["cites", "text"],

@@ -1,0 +1,1 @@
+"""The model behind one Protocol: prompts in, completions out."""

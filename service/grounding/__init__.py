@@ -1,0 +1,1 @@
+"""Checking what the model wrote against the record, and completing it. Pure."""

@@ -80,7 +80,7 @@ class Source:
     @cached_property
     def name_words(self) -> frozenset[str]:
         """The content words of the name, without what stands in brackets; a sentence must hold them all."""
-        return content(words_of(_ASIDE.sub(" ", self.fact.name))) - self.units
+        return content(take_apart(_ASIDE.sub(" ", self.fact.name), self.units).words)
 
     @cached_property
     def has_components(self) -> bool:
@@ -227,7 +227,9 @@ def _not_borne(piece: Piece, sources: Sequence[Source]) -> str:
     if isinstance(piece.token, DateToken):
         known = any(piece.token.within(date) for source in sources for date in source.sentence.dates)
         return "date_of_something_else" if known else "date_not_in_source"
-    same = [token for source in sources for token in source.sentence.numbers if token.text == piece.token.text]
+    same = [
+        token for source in sources for token in source.sentence.numbers if token.text == piece.token.text
+    ]
     if not same:
         return "number_not_in_source"
     if all(token.unit != piece.token.unit for token in same):

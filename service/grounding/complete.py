@@ -63,7 +63,11 @@ def _sections(
     required = {kind.key: kind for kind in context.required}
     known = {key for rule in templates.sections for key in rule.required}
     # A site's own required kind, which no template knows, gets a heading of its own at the end.
-    own = [SectionRule(kind.key, kind.title, (), (kind.key,)) for kind in context.required if kind.key not in known]
+    own = [
+        SectionRule(kind.key, kind.title, (), (kind.key,))
+        for kind in context.required
+        if kind.key not in known
+    ]
     told: set[str] = set()
     for rule in (*templates.sections, *own):
         wanted = [required[key] for key in rule.required if key in required]
@@ -87,7 +91,9 @@ def _claims(
     return tuple(ordered.values())
 
 
-def _section(rule: SectionRule, required: Sequence[RequiredKind], claims: tuple[Claim, ...]) -> SummarySection:
+def _section(
+    rule: SectionRule, required: Sequence[RequiredKind], claims: tuple[Claim, ...]
+) -> SummarySection:
     return SummarySection(
         key=rule.key,
         title=rule.title,
@@ -116,5 +122,3 @@ def _worst(states: Iterable[Absence]) -> Absence | None:
 def cited_facts(claims: Iterable[Claim]) -> tuple[FactId, ...]:
     """Return every cited fact once, in reading order: the numbers of the citations."""
     return tuple(dict.fromkeys(fact_id for claim in claims for fact_id in claim.citations))
-
-

@@ -38,6 +38,8 @@ def _claim(item: dict[str, Any], section: str | None) -> DraftClaim | None:
     text, cites, named = item.get("text"), item.get("cites"), item.get("section")
     if not isinstance(text, str) or not text.strip():
         return None
-    labels = tuple(Label(label) for label in cites if isinstance(label, str)) if isinstance(cites, list) else ()
+    labels = (
+        tuple(Label(label) for label in cites if isinstance(label, str)) if isinstance(cites, list) else ()
+    )
     heading = section if section is not None else named if isinstance(named, str) else ""
     return DraftClaim(heading, " ".join(text.split()), tuple(dict.fromkeys(labels)))

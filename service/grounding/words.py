@@ -21,15 +21,17 @@ _DATE = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_NUMBER = re.compile(r"(?P<comparator>[<>≤≥]=?|~)?\s?(?P<number>(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)")
+_NUMBER = re.compile(
+    r"(?P<comparator>[<>≤≥]=?|~)?\s?(?P<number>(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)"
+)
 _WORD = re.compile(r"[^\W\d_][\w%\[\]{}/^.'*µ-]*|[%‰]|\d+[^\W\d_]\w*", re.UNICODE)
 _YEAR = re.compile(r"(?:18|19|20|21)\d\d")
 
 _AFTER_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?\s?([^\s,;()\d–-][^\s,;()]*)")
 
 PLAIN_WORDS = frozenset(
-    "a an the of on in at to and as by is was are were be been has had have it its this that which these those "
-    "there patient patients patient's record records recorded documented noted date dated value values level "
+    "a an the of on in at to and as by is was are were be been has had have it its this that which these "
+    "those there patient patients patient's record records recorded documented noted date dated value values level "
     "measured".split()
 )
 """Words that carry no clinical content of their own. Short on purpose: `for`, `with`, `since`, `from`,
@@ -53,11 +55,7 @@ class DateToken:
 
     def within(self, other: DateToken) -> bool:
         """True when this date says the same as `other`, or less; never when it says more."""
-        return (
-            self.year == other.year
-            and self.month in (None, other.month)
-            and self.day in (None, other.day)
-        )
+        return self.year == other.year and self.month in (None, other.month) and self.day in (None, other.day)
 
 
 @dataclass(frozen=True, slots=True)

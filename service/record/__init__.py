@@ -1,0 +1,1 @@
+"""Resources become dated, coded, citable facts. Pure: values in, values out."""

@@ -36,9 +36,7 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def epicrisis(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Run:
+def epicrisis(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Run one command of the command line, in a home of its own."""
 
     def run(*arguments: str, **environment: str) -> Ended:

@@ -1,4 +1,4 @@
-"""The demonstration, whole: real FHIR server, real vLLM, real small model; then a second run on the same data."""
+"""The demonstration, whole: real FHIR server, real vLLM, small model; then once more on the same data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from fixtures.servers import SekmetServer
 pytestmark = pytest.mark.engine
 
 KEYS = {
-    "patient", "resources", "facts", "skipped", "prompt_tokens", "claims_published", "claims_dropped", "document", "seconds",
+    "patient", "resources", "facts", "skipped", "prompt_tokens", "claims_published", "claims_dropped",
+    "document", "seconds",
 }  # fmt: skip
 DEMO_TIMEOUT_S = 900
 
@@ -80,7 +81,10 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demonstr
     (home / "models").symlink_to(model_cache())
     first, second = run_demo(home), run_demo(home)
     port = int(first["fhir_url"].split(":")[2].split("/")[0])
-    with SekmetServer(home / "demo" / "ehr", port=port) as server, httpx.Client(base_url=server.base_url + "/") as client:
+    with (
+        SekmetServer(home / "demo" / "ehr", port=port) as server,
+        httpx.Client(base_url=server.base_url + "/") as client,
+    ):
         yield Demonstration(first, second, home, client)
 
 
@@ -118,12 +122,20 @@ def test_a_second_run_writes_no_new_document_and_says_so(demonstration: Demonstr
         assert len(found["entry"]) == 1
 
 
-def test_every_published_citation_names_a_version_that_exists_on_the_server(demonstration: Demonstration) -> None:
+def test_every_published_citation_names_a_version_that_exists_on_the_server(
+    demonstration: Demonstration,
+) -> None:
     checked = 0
     for patient in demonstration.first["patients"]:
         form = json.loads(demonstration.attachment(patient, "application/json"))
-        numbers = {number for section in form["sections"] for s in section["statements"] for number in s["sources"]}
-        cited = {source["reference"]: source["version"] for source in form["sources"] if source["number"] in numbers}
+        numbers = {
+            number for section in form["sections"] for s in section["statements"] for number in s["sources"]
+        }
+        cited = {
+            source["reference"]: source["version"]
+            for source in form["sources"]
+            if source["number"] in numbers
+        }
         for reference, version in cited.items():
             assert demonstration.get(f"{reference}/_history/{version}")["meta"]["versionId"] == version
             checked += 1

@@ -32,14 +32,27 @@ CAPABILITIES = {
             "resource": [
                 {"type": "Patient", "operation": [{"name": "everything", "definition": "x"}]},
                 *(
-                    {"type": name, "interaction": [{"code": "search-type"}], "searchParam": [{"name": "patient"}]}
-                    for name in ("Condition", "AllergyIntolerance", "MedicationRequest", "Observation", "Encounter")
+                    {
+                        "type": name,
+                        "interaction": [{"code": "search-type"}],
+                        "searchParam": [{"name": "patient"}],
+                    }
+                    for name in (
+                        "Condition",
+                        "AllergyIntolerance",
+                        "MedicationRequest",
+                        "Observation",
+                        "Encounter",
+                    )
                 ),
             ],
         }
     ],
 }
-OUTCOME = {"resourceType": "OperationOutcome", "issue": [{"code": "exception", "diagnostics": f"{CANARY} secret"}]}
+OUTCOME = {
+    "resourceType": "OperationOutcome",
+    "issue": [{"code": "exception", "diagnostics": f"{CANARY} secret"}],
+}
 
 
 def summarize(epicrisis: Run, url: str, patient: str = "1", **environment: str) -> Ended:
@@ -103,7 +116,9 @@ def test_a_certificate_that_nobody_trusts(epicrisis: Run, faults: FaultServer) -
     ("status", "code", "word"),
     [(401, 5, "sign"), (403, 5, "access"), (404, 6, "patient"), (410, 6, "deleted"), (500, 4, "500")],
 )
-def test_an_answer_that_refuses(epicrisis: Run, faults: FaultServer, status: int, code: int, word: str) -> None:
+def test_an_answer_that_refuses(
+    epicrisis: Run, faults: FaultServer, status: int, code: int, word: str
+) -> None:
     serve_patient(faults)
     faults.on("GET", "/fhir/Patient/1", Reply(status, json=OUTCOME))
     ended = summarize(epicrisis, faults.base_url)
@@ -142,7 +157,9 @@ def test_an_answer_that_is_not_fhir(epicrisis: Run, faults: FaultServer, reply: 
     check_error(summarize(epicrisis, faults.base_url), 7)
 
 
-def test_a_page_that_links_to_itself_leaves_a_gap_and_nothing_is_filed(epicrisis: Run, faults: FaultServer) -> None:
+def test_a_page_that_links_to_itself_leaves_a_gap_and_nothing_is_filed(
+    epicrisis: Run, faults: FaultServer
+) -> None:
     page = f"{faults.base_url}/Patient/1/$everything"
     serve_patient(faults, Reply(json=search_bundle(canary_resources("1"), page)))
     ended = summarize(epicrisis, faults.base_url)
@@ -150,7 +167,9 @@ def test_a_page_that_links_to_itself_leaves_a_gap_and_nothing_is_filed(epicrisis
     assert len(faults.asked("GET", "/fhir/Patient/1/$everything")) < 4
 
 
-def test_a_connection_cut_in_the_middle_of_page_3_keeps_what_came(epicrisis: Run, faults: FaultServer) -> None:
+def test_a_connection_cut_in_the_middle_of_page_3_keeps_what_came(
+    epicrisis: Run, faults: FaultServer
+) -> None:
     pages = [canary_resources("1")[:3], canary_resources("1")[3:5], canary_resources("1")[5:]]
     serve_patient(faults, Reply(json=search_bundle(pages[0], f"{faults.base_url}/page2")))
     faults.on("GET", "/fhir/page2", Reply(json=search_bundle(pages[1], f"{faults.base_url}/page3")))
@@ -183,11 +202,19 @@ def test_an_engine_that_dies_in_mid_answer_files_nothing(
     epicrisis: Run, sekmet: SekmetServer, faults: FaultServer
 ) -> None:
     load(sekmet, "engine-dies")
-    faults.on("GET", "/v1/models", Reply(json={"data": [{"id": "m", "max_model_len": 8192}]}, content_type="application/json"))
+    faults.on(
+        "GET",
+        "/v1/models",
+        Reply(json={"data": [{"id": "m", "max_model_len": 8192}]}, content_type="application/json"),
+    )
     faults.on("GET", "/version", Reply(json={"version": "0"}, content_type="application/json"))
     faults.on("POST", "/tokenize", Reply(json={"count": 500}, content_type="application/json"))
     event = b'data: {"choices":[{"delta":{"content":"{\\"claims"}}]}\n\n'
-    faults.on("POST", "/v1/chat/completions", Reply(body=event * 50, content_type="text/event-stream", cut_after=120))
+    faults.on(
+        "POST",
+        "/v1/chat/completions",
+        Reply(body=event * 50, content_type="text/event-stream", cut_after=120),
+    )
     ended = summarize(
         epicrisis,
         sekmet.base_url,

@@ -106,7 +106,9 @@ async def bench_pull(base_url: str, patient_id: str) -> list[Row]:
 
     async def floor_everything() -> int:
         async with httpx.AsyncClient(timeout=120) as client:
-            return len(await floor_pages(client, f"{base_url}/Patient/{patient_id}/$everything?_count={PAGE_SIZE}"))
+            return len(
+                await floor_pages(client, f"{base_url}/Patient/{patient_id}/$everything?_count={PAGE_SIZE}")
+            )
 
     async def floor_search() -> int:
         async with httpx.AsyncClient(timeout=120) as client:
@@ -120,7 +122,11 @@ async def bench_pull(base_url: str, patient_id: str) -> list[Row]:
         client = AsyncFHIRClient(base_url)
         total = 0
         for resource_type, parameter in COMPARTMENT.items():
-            search = client.resources(resource_type).search(**{parameter: f"Patient/{patient_id}"}).limit(PAGE_SIZE)
+            search = (
+                client.resources(resource_type)
+                .search(**{parameter: f"Patient/{patient_id}"})
+                .limit(PAGE_SIZE)
+            )
             try:
                 total += len(await search.fetch_all())
             except OperationOutcome:
@@ -128,7 +134,9 @@ async def bench_pull(base_url: str, patient_id: str) -> list[Row]:
         return total
 
     everything = await compare_async({"Epicrisis": ours_everything, "httpx + orjson": floor_everything})
-    search = await compare_async({"Epicrisis": ours_search, "httpx + orjson": floor_search, "fhirpy": fhirpy_search})
+    search = await compare_async(
+        {"Epicrisis": ours_search, "httpx + orjson": floor_search, "fhirpy": fhirpy_search}
+    )
     return table_of("pull one chart, $everything", everything, "Epicrisis") + table_of(
         f"pull one chart, one search a type, pages of {PAGE_SIZE}", search, "Epicrisis"
     )
@@ -163,7 +171,7 @@ async def bench_stages(base_url: str, patient_id: str, home: Path) -> list[Row]:
         "choose": "the engine's start is in this stage",
         "generate": f"{outcome.prompt_tokens} prompt tokens ({outcome.cached_tokens} from the prefix cache), "
         f"{outcome.completion_tokens} written",
-        "verify": f"{outcome.claims_from_model} claims of the model published, {outcome.claims_dropped} dropped",
+        "verify": f"{outcome.claims_from_model} model claims published, {outcome.claims_dropped} dropped",
     }
     return [
         Row("summarise one chart", stage, seconds, None, notes.get(stage, ""))
@@ -197,14 +205,17 @@ async def compare_async(contenders: dict[str, Callable[[], Awaitable[int]]]) -> 
 
 def table_of(work: str, times: dict[str, float], ours: str) -> list[Row]:
     """Return rows with the ratio of ours to each."""
-    return [Row(work, name, seconds, times[ours] / seconds if name != ours else None) for name, seconds in times.items()]
+    return [
+        Row(work, name, seconds, times[ours] / seconds if name != ours else None)
+        for name, seconds in times.items()
+    ]
 
 
 async def load(base_url: str, chart: Chart) -> str:
     """Load one chart and return the server's id of its patient."""
     async with FhirClient(base_url) as client:
         await client.transaction(decode(chart.path.read_bytes()))
-        (patient,) = await client.search("Patient", {"identifier": chart.identifier})
+        (patient,) = await client.search("Patient", [("identifier", chart.identifier)])
         return str(patient["id"])
 
 

@@ -23,7 +23,7 @@ def count(chat: tuple[Message, ...]) -> int:
 
 def pressures(n: int) -> list[Fact]:
     return [
-        fact(f"Pulse: {60 + i % 40} /min on 0{1 + i % 9}-May-20{10 + i % 15}", Kind.VITAL, f"Observation/p{i}",
+        fact(f"Pulse: {60 + i % 40} /min on 0{1 + i % 9}-May-20{10 + i % 15}", Kind.VITAL, f"Obs/p{i}",
              status=Status.FINAL, on=f"20{10 + i % 15}-05-0{1 + i % 9}")
         for i in range(n)
     ]  # fmt: skip
@@ -56,13 +56,15 @@ def test_the_newest_of_each_name_comes_before_the_second_newest_of_any() -> None
     first_three = rank_facts(chart, [], TEMPLATES)[:3]
     assert {f.name for f in first_three} == {"Pulse", "Hemoglobin A1c", "Appendectomy"}
     pulses = [f for f in rank_facts(chart, [], TEMPLATES) if f.name == "Pulse"]
-    assert pulses == sorted(pulses, key=lambda f: f.when.earliest if f.when else 0, reverse=True)  # type: ignore[arg-type,return-value]
+    assert pulses == sorted(pulses, key=lambda f: f.when.earliest if f.when else 0, reverse=True)
 
 
 def test_notes_are_named_as_not_read() -> None:
     note = fact("Progress note: final, 01-May-2020", Kind.NOTE, on="2020-05-01")
     context = choose_facts(record([note]), [], TEMPLATES, FREE, 2000, count)
-    assert [(item.count, item.title) for item in context.left_out] == [(1, "the text of notes is not read by this version")]
+    assert [(item.count, item.title) for item in context.left_out] == [
+        (1, "the text of notes is not read by this version")
+    ]
 
 
 def test_a_budget_below_the_instructions_says_how_much_is_needed() -> None:
@@ -72,7 +74,9 @@ def test_a_budget_below_the_instructions_says_how_much_is_needed() -> None:
 
 
 def test_required_facts_beyond_the_budget_are_still_required_and_named_as_left_out() -> None:
-    problems = [fact(f"Problem number {i}: active, since 04-Mar-2011", fact_id=f"Condition/{i}") for i in range(200)]
+    problems = [
+        fact(f"Problem number {i}: active, since 04-Mar-2011", fact_id=f"Condition/{i}") for i in range(200)
+    ]
     context = choose_facts(record(problems), required(*problems), TEMPLATES, FREE, 700, count)
     assert len(context.required[0].facts) == 200
     assert context.left_out[0].count == 200 - len(context.facts)
@@ -81,7 +85,9 @@ def test_required_facts_beyond_the_budget_are_still_required_and_named_as_left_o
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 120), st.integers(330, 3000))
-def test_the_rendered_prompt_never_exceeds_its_budget_and_more_facts_drop_no_required_one(n: int, budget: int) -> None:
+def test_the_rendered_prompt_never_exceeds_its_budget_and_more_facts_drop_no_required_one(
+    n: int, budget: int
+) -> None:
     small = choose_facts(record([GOUT, A1C]), required(GOUT), TEMPLATES, FREE, budget, count)
     large = choose_facts(record([GOUT, A1C, *pressures(n)]), required(GOUT), TEMPLATES, FREE, budget, count)
     assert large.tokens == count(whole_chat(large, TEMPLATES, FREE)) <= budget
@@ -91,4 +97,6 @@ def test_the_rendered_prompt_never_exceeds_its_budget_and_more_facts_drop_no_req
 
 @given(st.permutations([GOUT, A1C, APPENDECTOMY, *pressures(6)]))
 def test_the_order_of_the_input_does_not_matter(facts: list[Fact]) -> None:
-    assert rank_facts(record(facts), [], TEMPLATES) == rank_facts(record(sorted(facts, key=lambda f: f.id)), [], TEMPLATES)
+    assert rank_facts(record(facts), [], TEMPLATES) == rank_facts(
+        record(sorted(facts, key=lambda f: f.id)), [], TEMPLATES
+    )

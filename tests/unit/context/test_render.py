@@ -57,7 +57,11 @@ def test_a_guided_model_is_asked_a_few_facts_at_a_time_one_claim_each() -> None:
 def test_every_fixed_length_in_the_grammars_is_the_same() -> None:
     (free,) = requests_for(context([GOUT]), TEMPLATES, FREE)
     guided = requests_for(context([GOUT]), TEMPLATES, GUIDED)[0]
-    lengths = {part for part in json.dumps([free.prompt.schema, guided.prompt.schema]).split(",") if "maxLength" in part}
+    lengths = {
+        part
+        for part in json.dumps([free.prompt.schema, guided.prompt.schema]).split(",")
+        if "maxLength" in part
+    }
     assert len({part.split(":")[-1].strip(" }]") for part in lengths}) == 1
 
 
@@ -80,7 +84,10 @@ def test_what_is_not_shown_is_named() -> None:
     shown = replace(
         context([GOUT]),
         gaps=(Gap("AllergyIntolerance", GapReason.REFUSED), Gap(None, GapReason.PAGING)),
-        left_out=(LeftOut("result", "Results", 812, "04-May-2009", "11-Nov-2026"), LeftOut("vital", "Vital signs", 1, "", "")),
+        left_out=(
+            LeftOut("result", "Results", 812, "04-May-2009", "11-Nov-2026"),
+            LeftOut("vital", "Vital signs", 1, "", ""),
+        ),
     )
     text = whole_chat(shown, TEMPLATES, FREE)[1].content
     assert "- NOT RETRIEVED: AllergyIntolerance (refused)" in text

@@ -40,7 +40,10 @@ SUPPORTED: list[tuple[str, list[Fact]]] = [
     ("Lisinopril 10 MG oral tablet is an active order from 04-May-2020.", [LISINOPRIL]),
     ("Simvastatin 20 MG oral tablet was stopped, order from 04-May-2018.", [SIMVASTATIN]),
     ("Colonoscopy was not done, patient refused, recorded 12-Mar-2019.", [COLONOSCOPY]),
-    ("Appendectomy was completed on 12-Mar-2004 and cholecystectomy on 03-May-2010.", [APPENDECTOMY, CHOLECYSTECTOMY]),
+    (
+        "Appendectomy was completed on 12-Mar-2004 and cholecystectomy on 03-May-2010.",
+        [APPENDECTOMY, CHOLECYSTECTOMY],
+    ),
     ("Sodium was 140 mmol/L and potassium 4.2 mmol/L on 25-Nov-2020.", [SODIUM, POTASSIUM]),
 ]
 
@@ -86,17 +89,37 @@ REFUSED: list[tuple[str, list[Fact], Verdict, str]] = [
     ("No gout.", [GOUT], Verdict.CONTRADICTED, "negation_not_in_source"),
     ("Colonoscopy was done, recorded 12-Mar-2019.", [COLONOSCOPY], Verdict.CONTRADICTED, "negation_lost"),
     ("Colonoscopy on 12-Mar-2019.", [COLONOSCOPY], Verdict.CONTRADICTED, "status_lost:not_done"),
-    ("Simvastatin 20 MG oral tablet from 04-May-2018.", [SIMVASTATIN], Verdict.CONTRADICTED, "status_lost:stopped"),
-    ("Lisinopril 20 MG oral tablet is an active order.", [LISINOPRIL], Verdict.UNSUPPORTED, "number_not_in_source"),
+    (
+        "Simvastatin 20 MG oral tablet from 04-May-2018.",
+        [SIMVASTATIN],
+        Verdict.CONTRADICTED,
+        "status_lost:stopped",
+    ),
+    (
+        "Lisinopril 20 MG oral tablet is an active order.",
+        [LISINOPRIL],
+        Verdict.UNSUPPORTED,
+        "number_not_in_source",
+    ),
     ("Gout began three years ago.", [GOUT], Verdict.UNSUPPORTED, "relative_date"),
     ("Gout is active today.", [GOUT], Verdict.UNSUPPORTED, "relative_date"),
     ("Severe gout is active since 04-Mar-2011.", [GOUT], Verdict.NOT_CHECKED, "word_not_in_source"),
     ("Gout is active due to diet.", [GOUT], Verdict.NOT_CHECKED, "word_not_in_source"),
-    ("Lisinopril 10 MG oral tablet for hypertension.", [LISINOPRIL], Verdict.NOT_CHECKED, "word_not_in_source"),
+    (
+        "Lisinopril 10 MG oral tablet for hypertension.",
+        [LISINOPRIL],
+        Verdict.NOT_CHECKED,
+        "word_not_in_source",
+    ),
     ("The latest hemoglobin A1c was 5.8 %.", [A1C], Verdict.NOT_CHECKED, "word_not_in_source"),
     ("He has gout, active since 04-Mar-2011.", [GOUT], Verdict.NOT_CHECKED, "word_not_in_source"),
     ("Gout should be treated.", [GOUT], Verdict.NOT_CHECKED, "word_not_in_source"),
-    ("Gout is active and acute bronchitis resolved.", [GOUT, BRONCHITIS], Verdict.NOT_CHECKED, "whose_status_is_unclear"),
+    (
+        "Gout is active and acute bronchitis resolved.",
+        [GOUT, BRONCHITIS],
+        Verdict.NOT_CHECKED,
+        "whose_status_is_unclear",
+    ),
     ("Gout is active since 04-Mar-2011.", [GOUT, A1C], Verdict.UNSUPPORTED, "does_not_name:result"),
     ("gout " * 200, [GOUT], Verdict.NOT_CHECKED, "too_long"),
 ]
@@ -141,7 +164,9 @@ def test_a_right_value_under_the_wrong_label_gets_its_citation_corrected_and_mar
 
 
 def test_a_citation_is_not_corrected_when_two_facts_match() -> None:
-    again = fact(SODIUM.text, Kind.RESULT, "Observation/again", status=Status.FINAL, on="2020-11-25", value="140")
+    again = fact(
+        SODIUM.text, Kind.RESULT, "Observation/again", status=Status.FINAL, on="2020-11-25", value="140"
+    )
     draft = DraftClaim("results", "Sodium was 140 mmol/L on 25-Nov-2020.", (Label("F1"),))
     claim = Checker(context([A1C, SODIUM, again])).check(draft)
     assert (claim.verdict, claim.corrected) == (Verdict.UNSUPPORTED, False)
@@ -155,7 +180,9 @@ def test_a_citation_is_not_corrected_when_two_facts_match() -> None:
         ("Sodium was 140 mmol/L.", A1C, SODIUM),  # undated
     ],
 )
-def test_a_status_a_negation_or_an_undated_claim_is_never_corrected(text: str, wrong: Fact, right: Fact) -> None:
+def test_a_status_a_negation_or_an_undated_claim_is_never_corrected(
+    text: str, wrong: Fact, right: Fact
+) -> None:
     claim = Checker(context([wrong, right])).check(DraftClaim("problems", text, (Label("F1"),)))
     assert claim.verdict is not Verdict.SUPPORTED
     assert not claim.corrected
@@ -193,6 +220,10 @@ def test_judging_never_raises_and_never_supports_text_without_the_facts_name(tex
         assert faults
 
 
-@given(st.decimals(min_value=0, max_value=999, places=1).filter(lambda value: str(value) not in ("5.8", "4.0", "5.6")))
+@given(
+    st.decimals(min_value=0, max_value=999, places=1).filter(
+        lambda value: str(value) not in ("5.8", "4.0", "5.6")
+    )
+)
 def test_no_other_number_is_ever_supported(value: object) -> None:
     assert list(judge(f"Hemoglobin A1c was {value} % on 25-Nov-2020.", [Source(A1C)]))

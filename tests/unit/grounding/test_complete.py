@@ -24,9 +24,13 @@ def required(key: str, *facts: Fact, state: Absence = Absence.LISTED, essential:
 
 def test_a_required_fact_that_no_sentence_covers_is_added_and_marked() -> None:
     chart = record([GOUT, A1C])
-    summary = complete_summary("history", chart, context([GOUT, A1C], [required("problems", GOUT)]), TEMPLATES, [])
+    summary = complete_summary(
+        "history", chart, context([GOUT, A1C], [required("problems", GOUT)]), TEMPLATES, []
+    )
     (section,) = summary.sections
-    assert [(c.text, c.origin, c.citations) for c in section.claims] == [(GOUT.text, Origin.RECORD, (GOUT.id,))]
+    assert [(c.text, c.origin, c.citations) for c in section.claims] == [
+        (GOUT.text, Origin.RECORD, (GOUT.id,))
+    ]
 
 
 def test_a_required_fact_that_a_sentence_covers_is_not_said_twice() -> None:
@@ -59,7 +63,10 @@ def test_a_claim_stands_under_the_heading_of_what_it_cites_whatever_the_model_ca
 
 def test_an_essential_kind_that_was_not_retrieved_makes_the_summary_incomplete() -> None:
     gap = Gap("AllergyIntolerance", GapReason.REFUSED)
-    kinds = [required("allergies", state=Absence.NOT_RETRIEVED), required("devices", state=Absence.NOT_RETRIEVED, essential=False)]
+    kinds = [
+        required("allergies", state=Absence.NOT_RETRIEVED),
+        required("devices", state=Absence.NOT_RETRIEVED, essential=False),
+    ]
     shown = replace(context([], kinds), gaps=(gap,))
     summary = complete_summary("history", record([], [gap]), shown, TEMPLATES, [])
     assert summary.incomplete == ("Allergies",)
@@ -75,7 +82,9 @@ def test_a_required_kind_that_no_template_knows_still_stands_in_the_summary() ->
 def test_the_summary_holds_every_fact_given_to_the_model_or_cited() -> None:
     unseen = fact("Asthma: active, since 01-Jan-2001", status=Status.ACTIVE)
     chart = record([GOUT, BRONCHITIS, unseen, fact("x", Kind.NOTE)])
-    summary = complete_summary("history", chart, context([GOUT, BRONCHITIS], [required("problems", unseen)]), TEMPLATES, [])
+    summary = complete_summary(
+        "history", chart, context([GOUT, BRONCHITIS], [required("problems", unseen)]), TEMPLATES, []
+    )
     assert {f.id for f in summary.facts} == {GOUT.id, BRONCHITIS.id, unseen.id}
     assert summary.fact(GOUT.id) is GOUT
 

@@ -29,7 +29,9 @@ def test_an_answer_cut_in_the_middle_keeps_its_whole_claims() -> None:
 
 
 def test_claims_without_text_or_with_odd_cites_are_read_leniently() -> None:
-    text = '{"claims":[{"cites":["F1"]},{"text":"a","cites":"F1"},{"text":"b","cites":[1,"F2"]},{"text":" "}]}'
+    text = (
+        '{"claims":[{"cites":["F1"]},{"text":"a","cites":"F1"},{"text":"b","cites":[1,"F2"]},{"text":" "}]}'
+    )
     assert parse_claims(text, "s") == (DraftClaim("s", "a", ()), DraftClaim("s", "b", (Label("F2"),)))
 
 

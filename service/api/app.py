@@ -1,0 +1,178 @@
+"""The pages of Epicrisis: a list of summaries, and one summary beside its sources.
+
+Nothing here writes to a chart, and no page of a run is shown before its view is in the audit log.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path as FilePath
+from typing import Annotated, Final
+
+from fastapi import FastAPI, HTTPException, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from service.api.access import AccessLog, LastResort
+from service.api.export import export_run
+from service.api.pages import build_page, list_runs
+from service.api.render import page, plain_page
+from service.api.security import HostAllowList, SecurityHeaders, check_bind
+from service.errors import StoreError
+from service.ports import Action, AuditEntry, AuditLog, Clock, RunId, Store, StoredRun
+
+__all__ = ["ROWS_A_PAGE", "check_bind", "create_app"]
+
+ROWS_A_PAGE: Final = 50
+LAST_PAGE: Final = 1_000_000
+"""Far beyond any list, and small enough for a database's integers."""
+READS: Final = ["GET", "HEAD"]
+STATIC: Final = FilePath(__file__).parent / "static"
+
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+_SENTENCES: Final = {
+    400: "Epicrisis does not understand this address.",
+    404: "There is no such page or summary here.",
+    405: "This page can be read, and nothing else.",
+}
+_BACK: Final = "Go back to the list of summaries."
+
+
+class AuditFailedError(Exception):
+    """The view could not be recorded, so it does not happen."""
+
+
+def create_app(
+    *, store: Store, audit: AuditLog, clock: Clock, allowed_hosts: tuple[str, ...], version: str
+) -> FastAPI:
+    """Return the application. It answers under `allowed_hosts` alone; serve it with `access_log=False`."""
+    app = FastAPI(title="Epicrisis", version=version, docs_url=None, redoc_url=None, openapi_url=None)
+    Pages(store, audit, clock, version).add_to(app)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    _add_errors(app)
+    app.add_middleware(HostAllowList, allowed=allowed_hosts)
+    app.add_middleware(LastResort)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(AccessLog)
+    return app
+
+
+class Pages:
+    """The routes, over the store and the audit log that they need."""
+
+    def __init__(self, store: Store, audit: AuditLog, clock: Clock, version: str) -> None:
+        self._store = store
+        self._audit = audit
+        self._clock = clock
+        self._version = version
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add every route for reading; `.json` stands before the route that would swallow it."""
+        for path, endpoint in (
+            ("/healthz", self.healthz),
+            ("/", self.summaries),
+            ("/runs/{run_id}.json", self.summary_as_json),
+            ("/runs/{run_id}/sources/{n}", self.source),
+            ("/runs/{run_id}", self.summary),
+        ):
+            app.add_api_route(path, endpoint, methods=READS, response_model=None)
+
+    def healthz(self) -> Response:
+        """Answer 200 once the store can be read."""
+        try:
+            self._store.rows(limit=1)
+        except Exception:
+            return JSONResponse({"status": "the store cannot be read"}, 503)
+        return JSONResponse({"status": "ok"})
+
+    def summaries(self, number: Annotated[int, Query(alias="page", ge=1, le=LAST_PAGE)] = 1) -> Response:
+        """Show one page of the list, newest first."""
+        before = (number - 1) * ROWS_A_PAGE
+        rows, total = self._store.rows(limit=ROWS_A_PAGE, offset=before)
+        last = max(1, -(-total // ROWS_A_PAGE))
+        if number > last:
+            raise HTTPException(404)
+        runs = list_runs(rows)
+        return page(
+            "summaries.html",
+            runs=runs,
+            total=total,
+            number=number,
+            last=last,
+            before=before,
+            version=self._version,
+        )
+
+    def summary(self, run_id: str) -> Response:
+        """Show one summary beside its sources."""
+        run = self._view(run_id)
+        return page("summary.html", page=build_page(run, self._clock()), version=self._version)
+
+    def source(self, run_id: str, n: Annotated[int, Path(ge=1, le=LAST_PAGE)]) -> Response:
+        """Show one source as a page of its own."""
+        shown = build_page(self._view(run_id), self._clock())
+        found = shown.source(n)
+        if found is None:
+            raise HTTPException(404)
+        return page("source.html", page=shown, source=found, version=self._version)
+
+    def summary_as_json(self, run_id: str) -> Response:
+        """Return one summary as JSON."""
+        return Response(export_run(self._view(run_id)), media_type="application/json")
+
+    def _view(self, run_id: str) -> StoredRun:
+        """Return a run whose viewing is on record. Raises 400, 404, StoreError or AuditFailedError."""
+        if not _RUN_ID.fullmatch(run_id):
+            raise HTTPException(400)
+        run = self._store.get(RunId(run_id))
+        if run is None:
+            raise HTTPException(404)
+        entry = AuditEntry(
+            action=Action.VIEW,
+            actor="user:local",
+            patient=run.inputs.patient,
+            at=self._clock(),
+            run_id=run.run_id,
+            target=run.document,
+        )
+        try:
+            self._audit.append(entry)
+        except Exception:
+            raise AuditFailedError from None
+        return run
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Answer every error with a page in plain words that repeats nothing of the request."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, StarletteHTTPException)
+        text = _SENTENCES.get(error.status_code, "Epicrisis cannot do this.")
+        answer = plain_page(error.status_code, text, _BACK)
+        answer.headers.update(error.headers or {})
+        return answer
+
+    async def misunderstood(request: Request, error: Exception) -> Response:
+        return plain_page(400, _SENTENCES[400], _BACK)
+
+    async def unreadable(request: Request, error: Exception) -> Response:
+        return plain_page(
+            503,
+            "The store of summaries cannot be read.",
+            "Type epicrisis doctor in a terminal to see why. The patient's chart is not affected.",
+        )
+
+    async def unrecorded(request: Request, error: Exception) -> Response:
+        return plain_page(
+            503,
+            "This view could not be written to the audit log, so the page is not shown.",
+            "Type epicrisis doctor in a terminal to see why. The patient's chart is not affected.",
+        )
+
+    app.add_exception_handler(StarletteHTTPException, refused)
+    app.add_exception_handler(RequestValidationError, misunderstood)
+    app.add_exception_handler(StoreError, unreadable)
+    app.add_exception_handler(AuditFailedError, unrecorded)

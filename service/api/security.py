@@ -1,0 +1,101 @@
+"""What keeps a page of patient data where it belongs, as long as there is no sign-in.
+
+Pages are served on this machine only, answered only under known names, and never cached, framed or
+scripted from elsewhere.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.render import plain_page
+from service.errors import SettingsError
+
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def check_bind(host: str) -> None:
+    """Refuse to serve on an address that other machines can reach. Raises SettingsError."""
+    if host == "localhost" or _is_loopback(host):
+        return
+    raise SettingsError(
+        "pages with patient data are served on this machine only: sign-in is not there yet",
+        "use --host 127.0.0.1, and reach it from elsewhere through an SSH tunnel",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_name(header: str) -> str:
+    """Return the name in a Host header, lower case, without its port; empty where it is malformed."""
+    name, _, port = header.strip().lower().rpartition(":")
+    if not name or "]" in port:
+        name, port = header.strip().lower(), ""
+    if port and not (port.isascii() and port.isdigit()):
+        return ""
+    return "" if ":" in name and not name.startswith("[") else name
+
+
+class HostAllowList:
+    """Answers 400 to a request for any name that is not ours: a page elsewhere cannot rebind DNS to us."""
+
+    def __init__(self, app: ASGIApp, allowed: tuple[str, ...]) -> None:
+        self.app = app
+        self.allowed = frozenset(_as_in_header(name) for name in allowed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it without repeating what it said."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        sent = Headers(scope=scope).getlist("host")
+        if len(sent) == 1 and host_name(sent[0]) in self.allowed:
+            await self.app(scope, receive, send)
+            return
+        await plain_page(400, "This address is not one that Epicrisis answers to.")(scope, receive, send)
+
+
+def _as_in_header(name: str) -> str:
+    bare = name.strip().lower()
+    return f"[{bare}]" if ":" in bare and not bare.startswith("[") else bare
+
+
+class SecurityHeaders:
+    """Adds the headers to every answer, errors too. Only static files may be kept by a browser."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and dress the answer."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        is_static = str(scope["path"]).startswith("/static/")
+
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers["Cache-Control"] = "no-cache" if is_static else "no-store"
+            await send(message)
+
+        await self.app(scope, receive, dressed)

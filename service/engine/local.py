@@ -1,0 +1,115 @@
+"""The engine on this machine: our own supervised vLLM server behind the one engine client."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from service.engine.launch import Machine, server_command, server_environment, this_machine
+from service.engine.openai import OpenAIEngine
+from service.engine.prompt import Completion, EngineInfo, Message, Profile, Prompt
+from service.engine.server import START_TIMEOUT_S, Command, EngineServer
+from service.engine.weights import check_folder, digest_of
+
+LOG_NAME = "engine.log"
+
+
+class LocalEngine:
+    """An Engine that starts its server at first use and ends it with `aclose()`, or when we end.
+
+    The server listens on loopback alone, with a random key that this object and it share.
+    """
+
+    def __init__(
+        self,
+        model_folder: Path,
+        *,
+        state_dir: Path,
+        profile: Profile,
+        base_environment: Mapping[str, str],
+        on_progress: Callable[[str], None] = lambda _: None,
+        model: str | None = None,
+        extra_flags: Sequence[str] = (),
+        start_timeout_s: float = START_TIMEOUT_S,
+        machine: Machine | None = None,
+        command: Command | None = None,
+    ) -> None:
+        """`model` is the name it is served by, the folder's where it is left out.
+
+        `base_environment` is filtered by an allow-list. `command` stands in for vLLM in tests.
+        """
+        self._folder = model_folder
+        self._model = model or model_folder.name
+        self._machine = machine or this_machine()
+        self._info: EngineInfo | None = None
+        key = secrets.token_urlsafe(32)
+        self.server = EngineServer(
+            command or self._vllm_command(profile.context_tokens, extra_flags),
+            server_environment(base_environment, key, state_dir / "cache", self._machine),
+            state_dir / LOG_NAME,
+            on_progress=on_progress,
+            start_timeout_s=start_timeout_s,
+        )
+        self._client = OpenAIEngine("", self._model, profile=profile, api_key=key, wake=self._wake)
+
+    async def describe(self) -> EngineInfo:
+        """Say which model serves, with the digest of its files; starts the server. Raises EngineError."""
+        if self._info is None:
+            info = await self._client.describe()
+            digest = await asyncio.to_thread(digest_of, self._folder)
+            self._info = replace(info, digest=digest, extra={"dtype": self._machine.dtype})
+        return self._info
+
+    async def count_tokens(self, messages: tuple[Message, ...]) -> int:
+        """Count as the served model does; starts the server. Raises EngineError."""
+        return await self._client.count_tokens(messages)
+
+    async def generate(self, prompt: Prompt, on_text: Callable[[str], None] | None = None) -> Completion:
+        """Answer one prompt, again from its start where the server crashed meanwhile. Raises EngineError.
+
+        `on_text` as in `OpenAIEngine`: an empty piece says that the answer begins again.
+        """
+        return await self._client.generate(prompt, on_text)
+
+    async def warm(self, prompt: Prompt) -> None:
+        """Start the server, and have the prompt's prefix and grammar ready."""
+        await self._client.warm(prompt)
+
+    async def aclose(self) -> None:
+        """End the server and all its processes."""
+        await self._client.aclose()
+        await self.server.aclose()
+
+    def close(self) -> None:
+        """End the server where no event loop runs any more; `aclose` is the ordinary way."""
+        self.server.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _wake(self) -> str:
+        check_folder(self._folder)
+        return await self.server.ready()
+
+    def _vllm_command(self, context_tokens: int, extra_flags: Sequence[str]) -> Command:
+        def command(port: int) -> list[str]:
+            return server_command(
+                self._folder,
+                self._model,
+                port,
+                context_tokens=context_tokens,
+                machine=self._machine,
+                extra=extra_flags,
+            )
+
+        return command

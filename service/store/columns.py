@@ -1,0 +1,72 @@
+"""Column types: the one that encrypts, and the one that keeps instants in UTC.
+
+An engine is given its cipher once (`attach_cipher`); an Encrypted column of an engine without one refuses.
+"""
+
+from __future__ import annotations
+
+import zlib
+from datetime import UTC, datetime
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import DateTime, LargeBinary
+from sqlalchemy.engine import Dialect, Engine
+from sqlalchemy.types import TypeDecorator
+
+from service.errors import StoreError
+from service.store.cipher import Cipher
+
+_ciphers: WeakKeyDictionary[Dialect, Cipher] = WeakKeyDictionary()
+
+
+def attach_cipher(engine: Engine, cipher: Cipher) -> None:
+    """Let every Encrypted column of this engine use this cipher."""
+    _ciphers[engine.dialect] = cipher
+
+
+class Encrypted(TypeDecorator[str]):
+    """Text that lies in the database only sealed: compressed, then encrypted for `place` (table.column)."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.place = place
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
+        """Seal a value on its way in."""
+        if value is None:
+            return None
+        return _cipher_of(dialect).seal(zlib.compress(value.encode()), self.place)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> str | None:
+        """Open a value on its way out. Raises StoreError where it does not belong here."""
+        if value is None:
+            return None
+        return zlib.decompress(_cipher_of(dialect).unseal(value, self.place)).decode()
+
+
+class UtcInstant(TypeDecorator[datetime]):
+    """An aware instant, kept in UTC: SQLite has no zones, and text in one zone sorts by time."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Move to UTC. Raises StoreError for a naive datetime."""
+        if value is not None and value.tzinfo is None:
+            raise StoreError("An instant without a zone cannot be stored.")
+        return value if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give the zone back."""
+        return value if value is None else value.replace(tzinfo=UTC)
+
+
+def _cipher_of(dialect: Dialect) -> Cipher:
+    try:
+        return _ciphers[dialect]
+    except KeyError:
+        raise StoreError("This database was opened without its key.") from None

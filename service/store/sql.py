@@ -1,0 +1,256 @@
+"""Runs and audit entries in the database. Every method is one transaction; every failure is a StoreError."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select
+from sqlalchemy import select as select_columns
+from sqlmodel import col, func, select
+
+from service.errors import StoreError
+from service.grounding.summary import Claim, Summary
+from service.ports import Action, AuditEntry, RunId, RunRow, RunState, StoredRun
+from service.record.facts import FactId
+from service.store.cipher import Cipher
+from service.store.codec import decode_run, encode_run
+from service.store.database import Database
+from service.store.tables import AuditTable, CitationTable, ClaimTable, RunTable
+
+_SOURCE = "source"
+_PATIENT = "patient"
+_NEWEST_FIRST = (col(RunTable.created_at).desc(), col(RunTable.id).desc())
+_WHOLE = (
+    col(RunTable.run_id),
+    col(RunTable.content),
+    col(RunTable.state),
+    col(RunTable.document),
+    col(RunTable.error),
+    col(RunTable.seconds),
+)
+_ROW = (
+    col(RunTable.run_id),
+    col(RunTable.created_at),
+    col(RunTable.state),
+    col(RunTable.kind),
+    col(RunTable.patient),
+    col(RunTable.patient_name),
+    col(RunTable.model),
+    col(RunTable.document),
+    col(RunTable.published),
+    col(RunTable.refused),
+    col(RunTable.incomplete),
+)
+
+
+class SqlStore:
+    """The Store on a SQLite file. Opening it migrates the database and checks the key."""
+
+    def __init__(self, url: str, cipher: Cipher) -> None:
+        self.database = Database(url, cipher)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.database.close()
+
+    def save(self, run: StoredRun) -> None:
+        """Store a run with its claims and citations, whole or not at all. Raises StoreError."""
+        cipher = self.database.cipher
+        row = _run_row(run, cipher)
+        with self.database.writing() as session:
+            session.add(row)
+            session.flush()
+            assert row.id is not None
+            session.add_all(_claim_rows(row.id, run.summary, cipher))
+            session.flush()
+            session.add_all(_citation_rows(row.id, run.summary, cipher))
+
+    def finish(
+        self,
+        run_id: RunId,
+        state: RunState,
+        document: str = "",
+        error: str = "",
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        """Record what became of a run; a document once known and earlier timings stay. Raises StoreError."""
+        with self.database.writing() as session:
+            row = session.exec(select(RunTable).where(col(RunTable.run_id) == run_id)).one_or_none()
+            if row is None:
+                raise StoreError("There is no such run.")
+            row.state = state.value
+            row.error = error
+            row.document = document or row.document
+            row.seconds = {**row.seconds, **(seconds or {})}
+
+    def get(self, run_id: RunId) -> StoredRun | None:
+        """Return one run whole, or None. Raises StoreError."""
+        return self._first(select_columns(*_WHOLE).where(col(RunTable.run_id) == run_id))
+
+    def find_by_key(self, key: str) -> StoredRun | None:
+        """Return the newest run with this key that did not fail, or None. Raises StoreError."""
+        wanted = (col(RunTable.run_key) == key, col(RunTable.state) != RunState.FAILED.value)
+        return self._first(select_columns(*_WHOLE).where(*wanted).order_by(*_NEWEST_FIRST))
+
+    def rows(self, limit: int = 50, offset: int = 0) -> tuple[Sequence[RunRow], int]:
+        """Return one page of runs, newest first, and how many there are in all. Raises StoreError."""
+        page = select_columns(*_ROW).order_by(*_NEWEST_FIRST).limit(max(limit, 0)).offset(max(offset, 0))
+        with self.database.reading() as session:
+            total = session.exec(select(func.count()).select_from(RunTable)).one()
+            return tuple(_listed(row) for row in session.execute(page)), total
+
+    def find_by_patient(self, patient: str) -> tuple[RunId, ...]:
+        """Return every run about a patient (`Patient/1`), newest first. Raises StoreError."""
+        hashed = self.database.cipher.keyed_hash(_PATIENT, patient)
+        return self._ids(col(RunTable.patient_hash) == hashed)
+
+    def find_by_source(self, reference: str, version: str | None = None) -> tuple[RunId, ...]:
+        """Return every run with a claim that cites a resource, in this version or in any, newest first."""
+        hashed = self.database.cipher.keyed_hash(_SOURCE, reference)
+        citing = select(CitationTable.run).where(col(CitationTable.source_hash) == hashed)
+        if version is not None:
+            citing = citing.where(col(CitationTable.version) == version)
+        return self._ids(col(RunTable.id).in_(citing))
+
+    def _ids(self, condition: ColumnElement[bool]) -> tuple[RunId, ...]:
+        wanted = select(RunTable.run_id).where(condition).order_by(*_NEWEST_FIRST)
+        with self.database.reading() as session:
+            return tuple(RunId(run_id) for run_id in session.exec(wanted))
+
+    def _first(self, wanted: Select[*tuple[Any, ...]]) -> StoredRun | None:
+        with self.database.reading() as session:
+            row = session.execute(wanted.limit(1)).first()
+        return None if row is None else _whole(row)
+
+
+class SqlAuditLog:
+    """The AuditLog on a SQLite file, which may be the store's. Entries are never changed or deleted."""
+
+    def __init__(self, url: str, cipher: Cipher) -> None:
+        self.database = Database(url, cipher)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.database.close()
+
+    def append(self, entry: AuditEntry) -> None:
+        """Append one entry. Raises StoreError: an act that cannot be recorded does not happen."""
+        row = AuditTable(
+            at=entry.at,
+            action=entry.action.value,
+            actor=entry.actor,
+            outcome=entry.outcome,
+            run_id=entry.run_id,
+            patient_hash=self.database.cipher.keyed_hash(_PATIENT, entry.patient),
+            patient=entry.patient,
+            target=entry.target,
+            counts=dict(entry.counts),
+        )
+        with self.database.writing() as session:
+            session.add(row)
+
+    def entries(self, limit: int = 50, *, patient: str | None = None) -> tuple[AuditEntry, ...]:
+        """Return the newest entries, of one patient or of all, newest first. Raises StoreError."""
+        wanted = select(AuditTable).order_by(col(AuditTable.id).desc()).limit(max(limit, 0))
+        if patient is not None:
+            hashed = self.database.cipher.keyed_hash(_PATIENT, patient)
+            wanted = wanted.where(col(AuditTable.patient_hash) == hashed)
+        with self.database.reading() as session:
+            return tuple(_entry(row) for row in session.exec(wanted))
+
+
+def _run_row(run: StoredRun, cipher: Cipher) -> RunTable:
+    inputs, summary = run.inputs, run.summary
+    return RunTable(
+        run_id=run.run_id,
+        run_key=inputs.key,
+        attempt=inputs.attempt,
+        state=run.state.value,
+        created_at=run.created_at,
+        kind=inputs.kind,
+        model=inputs.model,
+        model_digest=inputs.model_digest,
+        engine_version=inputs.engine_version,
+        prompt_id=inputs.prompt_id,
+        prompt_version=inputs.prompt_version,
+        template_digest=inputs.template_digest,
+        record_digest=inputs.record_digest,
+        rules_version=inputs.rules_version,
+        patient_hash=cipher.keyed_hash(_PATIENT, inputs.patient),
+        patient=inputs.patient,
+        patient_name=summary.identity.name,
+        document=run.document,
+        published=len(summary.published),
+        refused=len(summary.refused),
+        incomplete=bool(summary.incomplete),
+        error=run.error,
+        seconds=dict(run.seconds),
+        content=encode_run(run),
+    )
+
+
+def _claims(summary: Summary) -> Iterator[tuple[int, Claim]]:
+    return enumerate((*summary.published, *summary.refused))
+
+
+def _claim_rows(run: int, summary: Summary, cipher: Cipher) -> Iterator[ClaimTable]:
+    published = len(summary.published)
+    for ordinal, claim in _claims(summary):
+        yield ClaimTable(
+            run=run,
+            ordinal=ordinal,
+            section=claim.section,
+            origin=claim.origin.value,
+            verdict=claim.verdict.value,
+            published=ordinal < published,
+            corrected=claim.corrected,
+            text_hash=cipher.keyed_hash("claim", claim.text),
+        )
+
+
+def _citation_rows(run: int, summary: Summary, cipher: Cipher) -> Iterator[CitationTable]:
+    sources = {fact.id: fact.source for fact in summary.facts}
+    for ordinal, claim in _claims(summary):
+        for position, fact_id in enumerate(claim.citations):
+            source = sources.get(fact_id)  # a refused claim may cite what does not exist
+            reference = source.reference if source else _resource_of(fact_id)
+            yield CitationTable(
+                run=run,
+                claim=ordinal,
+                position=position,
+                source_hash=cipher.keyed_hash(_SOURCE, reference),
+                version=(source.version if source else None) or "",
+                digest=source.digest if source else "",
+            )
+
+
+def _resource_of(fact_id: FactId) -> str:
+    return fact_id.partition("#")[0]
+
+
+def _whole(row: Row[*tuple[Any, ...]]) -> StoredRun:
+    run_id, content, state, document, error, seconds = row
+    run = decode_run(content)
+    if run.run_id != run_id:  # authentic, but of another row
+        raise StoreError("A stored run was changed.", "Restore the database from its backup.")
+    return replace(run, state=RunState(state), document=document, error=error, seconds=seconds)
+
+
+def _listed(row: Row[*tuple[Any, ...]]) -> RunRow:
+    run_id, created_at, state, *rest = row
+    return RunRow(RunId(run_id), created_at, RunState(state), *rest)
+
+
+def _entry(row: AuditTable) -> AuditEntry:
+    return AuditEntry(
+        action=Action(row.action),
+        actor=row.actor,
+        patient=row.patient,
+        at=row.at,
+        outcome=row.outcome,
+        run_id=row.run_id,
+        target=row.target,
+        counts=row.counts,
+    )

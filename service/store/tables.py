@@ -1,0 +1,123 @@
+"""The tables. Patient text and ids stand in Encrypted columns alone; what is searched for is a keyed hash.
+
+Plain are: counts, states, section names, model, prompt and rules versions, digests of resources and runs, and
+version ids, because recall asks for them and they say nothing about a person.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import JSON, Column, ForeignKeyConstraint, Index, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from service.store.columns import Encrypted, UtcInstant
+
+
+class RunTable(SQLModel, table=True):
+    """One run. `content` is the whole StoredRun as it was saved; the columns beside it, what came of it."""
+
+    __tablename__ = "epicrisis_run"
+    __table_args__ = (
+        UniqueConstraint("run_id", name="uq_epicrisis_run_run_id"),
+        Index("ix_epicrisis_run_newest", "created_at", "id"),
+        Index("ix_epicrisis_run_key", "run_key", "created_at", "id"),
+        Index("ix_epicrisis_run_patient", "patient_hash", "created_at", "id"),
+        Index("ix_epicrisis_run_model", "model_digest"),
+        Index("ix_epicrisis_run_prompt", "template_digest"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    run_id: str
+    run_key: str
+    attempt: int
+    state: str
+    created_at: datetime = Field(sa_column=Column(UtcInstant, nullable=False))
+    kind: str
+    model: str
+    model_digest: str
+    engine_version: str
+    prompt_id: str
+    prompt_version: str
+    template_digest: str
+    record_digest: str
+    rules_version: str
+    patient_hash: str
+    patient: str = Field(sa_column=Column(Encrypted("epicrisis_run.patient"), nullable=False))
+    patient_name: str = Field(sa_column=Column(Encrypted("epicrisis_run.patient_name"), nullable=False))
+    document: str = Field(sa_column=Column(Encrypted("epicrisis_run.document"), nullable=False))
+    published: int
+    refused: int
+    incomplete: bool
+    error: str
+    seconds: dict[str, float] = Field(sa_column=Column(JSON, nullable=False))
+    content: str = Field(sa_column=Column(Encrypted("epicrisis_run.content"), nullable=False))
+
+
+class ClaimTable(SQLModel, table=True):
+    """One claim of a run, published or refused, in reading order, published ones first."""
+
+    __tablename__ = "epicrisis_claim"
+    __table_args__ = (ForeignKeyConstraint(["run"], ["epicrisis_run.id"], name="fk_epicrisis_claim_run"),)
+
+    run: int = Field(primary_key=True)
+    ordinal: int = Field(primary_key=True)
+    section: str
+    origin: str
+    verdict: str
+    published: bool
+    corrected: bool
+    text_hash: str
+
+
+class CitationTable(SQLModel, table=True):
+    """One source of a claim: which resource (keyed hash), in which version, with which content digest."""
+
+    __tablename__ = "epicrisis_citation"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["run", "claim"],
+            ["epicrisis_claim.run", "epicrisis_claim.ordinal"],
+            name="fk_epicrisis_citation_claim",
+        ),
+        Index("ix_epicrisis_citation_source", "source_hash", "version"),
+    )
+
+    run: int = Field(primary_key=True)
+    claim: int = Field(primary_key=True)
+    position: int = Field(primary_key=True)
+    source_hash: str
+    version: str
+    digest: str
+
+
+class AuditTable(SQLModel, table=True):
+    """One act. Append only: triggers refuse every change, deletion and replacement of an entry."""
+
+    __tablename__ = "epicrisis_audit_entry"
+    __table_args__ = (
+        Index("ix_epicrisis_audit_entry_patient", "patient_hash", "id"),
+        Index("ix_epicrisis_audit_entry_run", "run_id", "id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = Field(sa_column=Column(UtcInstant, nullable=False))
+    action: str
+    actor: str
+    outcome: str
+    run_id: str
+    patient_hash: str
+    patient: str = Field(sa_column=Column(Encrypted("epicrisis_audit_entry.patient"), nullable=False))
+    target: str = Field(sa_column=Column(Encrypted("epicrisis_audit_entry.target"), nullable=False))
+    counts: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class KeyCheckTable(SQLModel, table=True):
+    """One row that only the right key file can read, so that a wrong one is found before it writes."""
+
+    __tablename__ = "epicrisis_key_check"
+
+    id: int = Field(default=1, primary_key=True)
+    lookup_hash: str
+    sealed: str = Field(sa_column=Column(Encrypted("epicrisis_key_check.sealed"), nullable=False))

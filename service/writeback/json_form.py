@@ -1,0 +1,146 @@
+"""The machine-readable form of a document: `application/json`, format `epicrisis-summary/1`.
+
+With it anyone who can read the EHR can check a document without Epicrisis: each statement names its sources
+by number, and each source gives the resource version, the SHA-256 of that version's content (without
+`meta.versionId` and `meta.lastUpdated`) and the line that was read from it.
+
+    format            `epicrisis-summary/1`; a reader refuses a format that it does not know
+    banner            the label that begins and ends every form of the document; again at the end
+    kind, language    `history`, `en`
+    patient           reference, name, birth_date (as recorded), record_number
+    created_at, read_at, expires_at   instants: written, chart read up to, draft stands until
+    as_of             the newest clinical date in the record, as recorded; null where there is none
+    incomplete        titles of essential kinds that were not retrieved
+    sections[]        key, title, state (`listed`, `none recorded, search complete`, `NOT RETRIEVED` or
+                      null), reason, conflict, hidden (further facts not shown), statements[]
+    statements[]      text, origin (`model` | `record`), verdict, sources (numbers), citation_corrected
+    sources[]         number, fact, type, name, date, text, reference, version, sha256
+    left_out[]        kind, title, count, earliest, latest
+    not_retrieved[]   type (null: the whole record), reason, detail
+    statements_refused, entries_searched   counts; refused statements themselves are for reviewers alone
+    run               key, attempt, record_sha256, rules_version
+    prompt            id, version, template_sha256, schema_sha256
+    model             name, digest, engine
+    software          `epicrisis <version>`
+
+Absent text is an empty string. Fields may be added within a format; none is renamed or removed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from service.context.chosen import LeftOut
+from service.grounding.summary import Claim, SummarySection
+from service.ports import StoredRun
+from service.writeback.clean import one_line
+from service.writeback.labels import BANNER
+from service.writeback.moment import DRAFT_LIFE, fhir_instant, show_when
+from service.writeback.page import Sources
+from service.writeback.sources import Source
+
+FORMAT = "epicrisis-summary/1"
+
+
+def json_form(run: StoredRun, sources: Sources, software_version: str) -> bytes:
+    """Return the document as JSON in UTF-8, keys in the documented order."""
+    summary, identity = run.summary, run.summary.identity
+    return msgspec.json.encode(
+        {
+            "format": FORMAT,
+            "banner": BANNER,
+            "kind": summary.kind,
+            "language": "en",
+            "patient": {
+                "reference": identity.reference,
+                "name": one_line(identity.name),
+                "birth_date": one_line(identity.birth_date),
+                "record_number": one_line(identity.record_number),
+            },
+            "created_at": fhir_instant(run.created_at),
+            "read_at": fhir_instant(run.read_at),
+            "expires_at": fhir_instant(run.created_at + DRAFT_LIFE),
+            "as_of": one_line(summary.as_of.recorded) if summary.as_of else None,
+            "incomplete": [one_line(title) for title in summary.incomplete],
+            "sections": [_section(section, sources) for section in summary.sections],
+            "sources": [_source(source) for source in sources.values()],
+            "left_out": [_left_out(left) for left in summary.left_out],
+            "not_retrieved": [
+                {"type": gap.resource_type, "reason": gap.reason.value, "detail": one_line(gap.detail)}
+                for gap in summary.gaps
+            ],
+            "statements_refused": len(summary.refused),
+            "entries_searched": summary.searched,
+            **_origin(run, software_version),
+            "end": BANNER,
+        }
+    )
+
+
+def _section(section: SummarySection, sources: Sources) -> dict[str, Any]:
+    return {
+        "key": section.key,
+        "title": one_line(section.title),
+        "state": section.state.value if section.state else None,
+        "reason": one_line(section.reason),
+        "conflict": one_line(section.conflict),
+        "hidden": section.hidden,
+        "statements": [_statement(claim, sources) for claim in section.claims],
+    }
+
+
+def _statement(claim: Claim, sources: Sources) -> dict[str, Any]:
+    return {
+        "text": one_line(claim.text),
+        "origin": claim.origin.value,
+        "verdict": claim.verdict.value,
+        "sources": [sources[fact_id].number for fact_id in claim.citations],
+        "citation_corrected": claim.corrected,
+    }
+
+
+def _source(source: Source) -> dict[str, Any]:
+    fact = source.fact
+    return {
+        "number": source.number,
+        "fact": one_line(fact.id),
+        "type": source.resource_type,
+        "name": one_line(fact.name),
+        "date": show_when(fact.when) if fact.when else "",
+        "text": one_line(fact.text),
+        "reference": one_line(fact.source.reference),
+        "version": one_line(fact.source.version or ""),
+        "sha256": fact.source.digest,
+    }
+
+
+def _left_out(left: LeftOut) -> dict[str, Any]:
+    return {
+        "kind": left.kind,
+        "title": one_line(left.title),
+        "count": left.count,
+        "earliest": one_line(left.earliest),
+        "latest": one_line(left.latest),
+    }
+
+
+def _origin(run: StoredRun, software_version: str) -> dict[str, Any]:
+    inputs = run.inputs
+    return {
+        "run": {
+            "key": inputs.key,
+            "attempt": inputs.attempt,
+            "record_sha256": inputs.record_digest,
+            "rules_version": inputs.rules_version,
+        },
+        "prompt": {
+            "id": inputs.prompt_id,
+            "version": inputs.prompt_version,
+            "template_sha256": inputs.template_digest,
+            "schema_sha256": inputs.schema_digest,
+        },
+        "model": {"name": inputs.model, "digest": inputs.model_digest, "engine": inputs.engine_version},
+        "software": f"epicrisis {software_version}",
+    }
