@@ -186,6 +186,11 @@ class Receipt(Protocol):
         """False when the document was already there."""
         ...
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every resource that was written, versioned, in order."""
+        ...
+
 
 class Ehr(Protocol):
     """The hospital's record system: reading a patient, and filing what we wrote."""

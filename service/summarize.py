@@ -168,7 +168,12 @@ class Summarizer:
 
     def _assemble(self, pull: Pull) -> PatientRecord:
         return assemble_record(
-            pull.resources, pull.patient_id, gaps=pull.gaps, policy=self._policy, binaries=pull.binaries
+            pull.resources,
+            pull.patient_id,
+            gaps=pull.gaps,
+            policy=self._policy,
+            binaries=pull.binaries,
+            base_url=self._ehr.base_url,
         )
 
     def _inputs(
@@ -195,7 +200,7 @@ class Summarizer:
                     "temperature": profile.temperature,
                     "seed": SEED,
                 },
-                record_digest=_record_digest(record),
+                record_digest=_record_digest(record, self._policy),
                 rules_version=RULES_VERSION,
                 access_profile=self._ehr.access_profile,
                 budget_tokens=self._budget or default_budget(info),
@@ -331,10 +336,10 @@ def with_key(inputs: RunInputs) -> RunInputs:
     return replace(inputs, key=digest)
 
 
-def _record_digest(record: PatientRecord) -> str:
-    """Digest what was read and what could not be: a gap that closes changes what may be said."""
+def _record_digest(record: PatientRecord, policy: Policy) -> str:
+    """Digest what was read, what could not be, and how the site reads: each changes what may be said."""
     gaps = sorted((gap.resource_type or "", gap.reason.value) for gap in record.gaps)
-    return hashlib.sha256(msgspec.json.encode([record.digest, gaps])).hexdigest()
+    return hashlib.sha256(msgspec.json.encode([record.digest, gaps, policy], order="sorted")).hexdigest()
 
 
 def default_budget(info: EngineInfo) -> int:

@@ -31,8 +31,8 @@ _AFTER_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?\s?([^\s,;()\d–-][^\s
 
 PLAIN_WORDS = frozenset(
     "a an the of on in at to and as by is was are were be been has had have it its this that which these "
-    "those there patient patients patient's record records recorded documented noted date dated value values level "
-    "measured".split()
+    "those there patient patients patient's record records recorded documented noted date dated value "
+    "values level measured".split()
 )
 """Words that carry no clinical content of their own. Short on purpose: `for`, `with`, `since`, `from`,
 `history` and `reported` are not among them, because each changes what a sentence says."""

@@ -11,15 +11,22 @@ from service.record.reading import Reading, device_name, kept, line, tell, words
 from service.record.statuses import STANDING, read_status
 
 
+UNNAMED = "Device without a recorded name"
+"""A device that the record knows by its unique identifier alone is still an implant."""
+
+
 def read_device(resource: Element, reading: Reading) -> Iterator[Fact]:
     """Yield the one statement of a Device that belongs to the patient."""
     concept = resource.concept("type")
-    name = reading.name_or_narrative(device_name(resource))
+    carrier = resource.child("udiCarrier")
+    udi = carrier.text("carrierHRF") or carrier.text("deviceIdentifier")
+    named = reading.name_or_narrative(device_name(resource))
+    name = named or (UNNAMED if udi else "")
     if not name:
         return
     standing = read_status(resource, "status", STANDING)
-    udi = resource.child("udiCarrier")
     shown = kept(
+        ("UDI", "" if named else udi),
         ("manufacturer", resource.text("manufacturer")),
         ("model", resource.text("modelNumber") or resource.text("model")),
         ("status reason", ", ".join(c.name for c in resource.concepts("statusReason"))),
@@ -32,7 +39,7 @@ def read_device(resource: Element, reading: Reading) -> Iterator[Fact]:
         recorded_status=standing.recorded,
         details=(
             *shown,
-            ("udi", udi.text("carrierHRF") or udi.text("deviceIdentifier")),
+            ("udi", udi),
             ("lot", resource.text("lotNumber")),
             ("serial number", resource.text("serialNumber")),
         ),
