@@ -25,8 +25,16 @@ $(STAMP): pyproject.toml ops/requirements/cpu.txt
 demo: setup ## Six synthetic charts: read, summarised, filed back, shown on a local page
 	@exec $(BIN)/epicrisis demo $(DEMO_ARGS)
 
-test: setup ## All tests that this machine can run
+test: setup tests/node/node_modules/.installed ## All tests that this machine can run
 	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+# Validators that are not ours, and the accessibility checker; without npm their tests skip.
+tests/node/node_modules/.installed: tests/node/package-lock.json
+	@if command -v npm >/dev/null; then \
+	    echo "[setup] installing the test validators from npm" >&2; \
+	    npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --loglevel=error >&2; \
+	fi
+	@mkdir -p $(@D) && touch $@
 
 check: setup ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check .

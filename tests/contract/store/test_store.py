@@ -1,0 +1,203 @@
+"""What every Store and AuditLog does, whatever lies below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from service.errors import StoreError
+from service.ports import Action, AuditEntry, AuditLog, RunId, RunState, Store, StoredRun
+from service.store.database import open_cipher
+from service.store.sql import SqlAuditLog, SqlStore
+from tests.conftest import CANARY
+from tests.unit.writeback.charts import CREATED, east, make_run, varied
+
+
+class Edge(NamedTuple):
+    store: Store
+    audit: AuditLog
+    find_by_patient: Callable[[str], tuple[RunId, ...]]
+    find_by_source: Callable[..., tuple[RunId, ...]]
+    entries: Callable[..., tuple[AuditEntry, ...]]
+
+
+@pytest.fixture(params=["sqlite"])
+def edge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Edge]:
+    url = f"sqlite:///{tmp_path}/epicrisis.db"
+    cipher = open_cipher(tmp_path / "key", url)
+    store, audit = SqlStore(url, cipher), SqlAuditLog(url, cipher)
+    yield Edge(store, audit, store.find_by_patient, store.find_by_source, audit.entries)
+    store.close()
+    audit.close()
+
+
+def numbered(number: int, **more: object) -> StoredRun:
+    """Run `run-<n>`, created n minutes after the first."""
+    return make_run(
+        **{"run_id": RunId(f"run-{number}"), "created_at": CREATED + timedelta(minutes=number)} | more
+    )
+
+
+def test_a_run_comes_back_whole(edge: Edge) -> None:
+    run = make_run()
+    edge.store.save(run)
+    assert edge.store.get(run.run_id) == run
+
+
+def test_an_unknown_run_is_none(edge: Edge) -> None:
+    assert edge.store.get(RunId("none")) is None
+    assert edge.store.find_by_key("none") is None
+    assert edge.store.rows() == ((), 0)
+
+
+def test_a_run_is_stored_once(edge: Edge) -> None:
+    edge.store.save(make_run())
+    with pytest.raises(StoreError, match="already stored") as caught:
+        edge.store.save(varied(make_run(), searched=1))
+    assert CANARY not in str(caught.value)
+    assert edge.store.get(make_run().run_id) == make_run()
+    assert edge.store.rows()[1] == 1
+
+
+def test_finishing_records_what_became_of_a_run_and_nothing_else(edge: Edge) -> None:
+    run = make_run()
+    edge.store.save(run)
+    edge.store.save(numbered(2))
+    edge.store.finish(run.run_id, RunState.FILED, "DocumentReference/7/_history/1", seconds={"publish": 0.25})
+    assert edge.store.get(run.run_id) == replace(
+        run,
+        state=RunState.FILED,
+        document="DocumentReference/7/_history/1",
+        seconds={"generate": 1.5, "publish": 0.25},
+    )
+    assert edge.store.get(RunId("run-2")) == numbered(2)
+
+
+def test_a_known_document_survives_a_later_failure(edge: Edge) -> None:
+    run = make_run()
+    edge.store.save(run)
+    edge.store.finish(run.run_id, RunState.FILED, "DocumentReference/7/_history/1")
+    edge.store.finish(run.run_id, RunState.FAILED, error="unreachable")
+    found = edge.store.get(run.run_id)
+    assert found is not None
+    assert (found.state, found.document, found.error) == (
+        RunState.FAILED,
+        "DocumentReference/7/_history/1",
+        "unreachable",
+    )
+
+
+def test_an_unknown_run_cannot_be_finished(edge: Edge) -> None:
+    with pytest.raises(StoreError, match="no such run"):
+        edge.store.finish(RunId("none"), RunState.FILED)
+
+
+def test_the_newest_run_of_a_key_is_found_whatever_the_order_of_saving(edge: Edge) -> None:
+    for number in (2, 3, 1):
+        edge.store.save(numbered(number))
+    edge.store.save(numbered(9, key="f" * 64))
+    found = edge.store.find_by_key(make_run().inputs.key)
+    assert found == numbered(3)
+
+
+def test_of_two_runs_of_one_instant_the_later_saved_is_the_newest(edge: Edge) -> None:
+    edge.store.save(numbered(1, created_at=CREATED))
+    edge.store.save(numbered(2, created_at=CREATED))
+    assert edge.store.find_by_key(make_run().inputs.key) == numbered(2, created_at=CREATED)
+
+
+def test_instants_of_other_zones_are_ordered_by_time(edge: Edge) -> None:
+    edge.store.save(numbered(1, created_at=CREATED))
+    edge.store.save(numbered(2, created_at=(CREATED - timedelta(hours=1)).astimezone(east(9))))
+    assert [row.run_id for row in edge.store.rows()[0]] == ["run-1", "run-2"]
+
+
+@pytest.mark.parametrize("state", [state for state in RunState if state is not RunState.FAILED])
+def test_a_run_that_did_not_fail_is_found_by_its_key(edge: Edge, state: RunState) -> None:
+    edge.store.save(numbered(1))
+    edge.store.finish(RunId("run-1"), state)
+    found = edge.store.find_by_key(make_run().inputs.key)
+    assert found is not None
+    assert found.state is state
+
+
+def test_a_failed_run_is_not_found_by_its_key_but_an_older_good_one_is(edge: Edge) -> None:
+    edge.store.save(numbered(1))
+    edge.store.save(numbered(2))
+    edge.store.finish(RunId("run-2"), RunState.FAILED, error="engine")
+    assert edge.store.find_by_key(make_run().inputs.key) == numbered(1)
+    edge.store.finish(RunId("run-1"), RunState.FAILED, error="engine")
+    assert edge.store.find_by_key(make_run().inputs.key) is None
+
+
+def test_pages_are_newest_first_and_miss_nothing(edge: Edge) -> None:
+    for number in (4, 1, 5, 2, 3):
+        edge.store.save(numbered(number))
+    pages = [edge.store.rows(2, offset) for offset in (0, 2, 4, 6)]
+    assert [[row.run_id for row in rows] for rows, _ in pages] == [
+        ["run-5", "run-4"],
+        ["run-3", "run-2"],
+        ["run-1"],
+        [],
+    ]
+    assert {total for _, total in pages} == {5}
+    assert edge.store.rows(-1, -1) == ((), 5)
+
+
+def test_a_row_says_what_a_list_shows(edge: Edge) -> None:
+    edge.store.save(varied(make_run(), incomplete=("Allergies",)))
+    ((row,), _) = edge.store.rows()
+    assert (row.patient, row.patient_name) == ("Patient/77", f"Ada {CANARY}")
+    assert (row.published, row.refused, row.incomplete) == (3, 2, True)
+    assert (row.created_at, row.state, row.kind) == (CREATED, RunState.GENERATED, "history")
+    assert (row.model, row.document) == ("google/medgemma-1.5-4b-it", "")
+
+
+def test_runs_are_found_by_patient(edge: Edge) -> None:
+    edge.store.save(numbered(1))
+    edge.store.save(numbered(2, patient="Patient/8"))
+    edge.store.save(numbered(3))
+    assert edge.find_by_patient("Patient/77") == ("run-3", "run-1")
+    assert edge.find_by_patient("Patient/7") == ()
+
+
+def test_runs_are_found_by_the_version_of_a_source(edge: Edge) -> None:
+    edge.store.save(numbered(1))
+    other = varied(numbered(2), sections=(), refused=())
+    edge.store.save(other)
+    assert edge.find_by_source("Observation/a1c") == ("run-1",)
+    assert edge.find_by_source("Observation/a1c", "3") == ("run-1",)
+    assert edge.find_by_source("Observation/a1c", "2") == ()
+    assert edge.find_by_source("Condition/none") == ("run-1",)
+
+
+def test_hostile_and_large_text_comes_back(edge: Edge) -> None:
+    text = "'; DROP TABLE epicrisis_run; -- \x00\u202e<script>]]>\U0001f9ec" + "x" * 1_000_000
+    run = varied(make_run(), kind=text)
+    edge.store.save(run)
+    assert edge.store.get(run.run_id) == run
+
+
+def test_audit_entries_come_back_newest_first(edge: Edge) -> None:
+    entries = [
+        AuditEntry(
+            action, "system:cli", f"Patient/{number % 2}", CREATED, "ok", f"run-{number}", "", {"n": number}
+        )
+        for number, action in enumerate(Action)
+    ]
+    for entry in entries:
+        edge.audit.append(entry)
+    assert edge.entries() == tuple(reversed(entries))
+    assert edge.entries(1) == (entries[-1],)
+    assert edge.entries(patient="Patient/0") == (entries[2], entries[0])
+
+
+def test_an_act_without_a_zone_in_its_time_is_refused(edge: Edge) -> None:
+    with pytest.raises(StoreError):
+        edge.audit.append(AuditEntry(Action.READ, "system:cli", "Patient/1", CREATED.replace(tzinfo=None)))
+    assert edge.entries() == ()
