@@ -219,13 +219,12 @@ def runs(
         return
     print_table(
         f"{len(rows)} of {total} runs",
-        ("run", "when", "state", "patient", "#published", "#refused", "document"),
+        ("run", "when", "state", "#published", "#refused"),
         [
-            (row.run_id, f"{row.created_at:%d-%b-%Y %H:%M}", row.state, row.patient,
-             str(row.published), str(row.refused), row.document)
+            (row.run_id, f"{row.created_at:%d-%b-%Y %H:%M}", row.state, str(row.published), str(row.refused))
             for row in rows
         ],
-    )  # fmt: skip
+    )
 
 
 @app.command()

@@ -51,7 +51,7 @@ Progress = Callable[[str, str], None]
 """`(stage, detail)`: the detail is safe to show on a terminal; it never names a patient."""
 
 STAGES = ("fetch", "assemble", "choose", "generate", "verify", "publish")
-REQUESTS_IN_FLIGHT = 8
+REQUESTS_IN_FLIGHT = 32
 SEED = 0
 GUIDED_BUDGET_TOKENS = 4000
 ANSWER_MARGIN_TOKENS = 64

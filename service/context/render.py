@@ -24,6 +24,9 @@ _CONTROL_TOKEN = re.compile(r"<(\|?/?[A-Za-z_]+\d*\|?)>")
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 400}
 # One fixed maxLength everywhere: each distinct one costs seconds of grammar compilation, once.
 
+GUIDED_TOKENS_PER_FACT = 160
+"""Enough for the longest line that is worth a sentence; the label and the braces included."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -135,27 +138,38 @@ def guided_schema(labels: Sequence[Label]) -> dict[str, Any]:
 def _guided_requests(
     context: Context, templates: TemplateSet, profile: Profile, priority: int, seed: int
 ) -> Iterator[Request]:
-    """Ask section by section, `facts_per_request` facts at a time, with worked examples as earlier turns."""
-    opening = (Message("system", templates.render("system.j2")), *_example_turns(templates))
+    """Ask section by section, `facts_per_request` facts at a time, after the two most like examples.
+
+    Requests about facts of one kind and status share their whole beginning, which the engine caches.
+    """
+    system = Message("system", templates.render("guided.j2"))
     for section in context.sections:
         for start in range(0, len(section.labels), profile.facts_per_request):
             labels = section.labels[start : start + profile.facts_per_request]
             lines = [line_of(label, context.facts[label]) for label in labels]
             task = Message("user", templates.render("section.j2", title=section.title, lines=lines))
-            sampling = Sampling(profile.max_output_tokens, profile.temperature, seed)
-            prompt = Prompt((*opening, task), sampling, guided_schema(labels), priority)
+            examples = _example_turns(context.facts[labels[0]], section.title, templates)
+            sampling = Sampling(GUIDED_TOKENS_PER_FACT * len(labels), profile.temperature, seed)
+            prompt = Prompt((system, *examples, task), sampling, guided_schema(labels), priority)
             yield Request(prompt, section.key, labels)
 
 
-def _example_turns(templates: TemplateSet) -> Iterator[Message]:
-    for example in templates.examples:
-        yield Message("user", templates.render("section.j2", title=example.title, lines=example.lines))
-        yield Message("assistant", _example_answer(example))
+def _example_turns(fact: Fact, title: str, templates: TemplateSet) -> Iterator[Message]:
+    for number, example in enumerate(_most_like(fact, templates.examples), 1):
+        line = f"[E{number}] {example.line}"
+        yield Message("user", templates.render("section.j2", title=title, lines=[line]))
+        answer = {"claims": [{"cites": [f"E{number}"], "text": example.claim}]}
+        yield Message("assistant", json.dumps(answer, separators=(",", ":"), ensure_ascii=False))
 
 
-def _example_answer(example: Example) -> str:
-    claims = [{"cites": [f"F{n}"], "text": text} for n, text in enumerate(example.claims, 1)]
-    return json.dumps({"claims": claims}, separators=(",", ":"))
+def _most_like(fact: Fact, examples: Sequence[Example]) -> list[Example]:
+    """Return the two examples most like a fact: of its kind, then of its status, then of its line's shape."""
+
+    def likeness(example: Example) -> tuple[bool, bool, int]:
+        shape = sum((mark in example.line) == (mark in fact.text) for mark in (";", "(", ","))
+        return (example.kind is fact.kind, example.status is fact.status, shape)
+
+    return sorted(examples, key=likeness, reverse=True)[:2]
 
 
 def _born(recorded: str) -> str:

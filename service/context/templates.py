@@ -13,9 +13,9 @@ from typing import Any
 
 from jinja2 import DictLoader, Environment, StrictUndefined
 
-from service.record.facts import Kind
+from service.record.facts import Kind, Status
 
-TEMPLATES = ("system.j2", "patient.j2", "task.j2", "section.j2")
+TEMPLATES = ("system.j2", "patient.j2", "task.j2", "guided.j2", "section.j2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,12 @@ class SectionRule:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A worked example turn for guided models: lines `[F1] …`, and one sentence for each."""
+    """A worked example for guided models: a fact's line, and the sentence that it should become."""
 
-    title: str
-    lines: tuple[str, ...]
-    claims: tuple[str, ...]
+    kind: Kind
+    status: Status
+    line: str
+    claim: str
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _section(rule: dict[str, Any]) -> SectionRule:
 
 
 def _example(example: dict[str, Any]) -> Example:
-    return Example(example["title"], tuple(example["lines"]), tuple(example["claims"]))
+    return Example(Kind(example["kind"]), Status(example["status"]), example["line"], example["claim"])
 
 
 def _digest(texts: Iterable[str]) -> str:

@@ -23,6 +23,12 @@ FEW_CORES = 4
 COMPACT_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
 """Without it a small model may emit white space for ever inside its JSON; vLLM wants the backend named."""
 
+GUESS_BY_COPYING = {
+    "method": "ngram", "num_speculative_tokens": 6, "prompt_lookup_max": 5, "prompt_lookup_min": 2,
+}  # fmt: skip
+"""A sentence about a fact is mostly a copy of its line: words found in the prompt are tried several at a
+step. Measured on two cores: four tokens a step, twice the speed, the same text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -70,7 +76,7 @@ def server_command(
         "--structured-outputs-config", json.dumps(COMPACT_JSON),
     ]  # fmt: skip
     if machine.is_cpu_build:
-        command.append("--enforce-eager")
+        command += ["--enforce-eager", "--speculative-config", json.dumps(GUESS_BY_COPYING)]
     return [*command, *extra]
 
 
@@ -92,6 +98,8 @@ def server_environment(
         environment["VLLM_CPU_KVCACHE_SPACE"] = "2"
         if 0 < len(machine.cpu_cores) <= FEW_CORES:
             environment["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, machine.cpu_cores))
+            # the server's other two processes, and everyone else, need the same cores: wait asleep
+            environment["OMP_WAIT_POLICY"] = "PASSIVE"
     return environment | {name: base[name] for name in PASSED_ON if name in base}
 
 

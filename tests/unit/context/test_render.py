@@ -8,11 +8,12 @@ import pytest
 from jinja2 import UndefinedError
 
 from connectors.fhir.pull import Gap, GapReason
-from fixtures.facts import A1C, CANARY, GOUT, context, fact
+from fixtures.facts import A1C, CANARY, GOUT, SIMVASTATIN, context, fact
 from service.context.chosen import Label, LeftOut
 from service.context.render import answer_schema, describe_left_out, line_of, requests_for, whole_chat
 from service.context.templates import available, load
 from service.engine.prompt import Profile
+from service.grounding.check import Source, judge
 from service.record.facts import Kind
 
 TEMPLATES = load("history")
@@ -52,6 +53,31 @@ def test_a_guided_model_is_asked_a_few_facts_at_a_time_one_claim_each() -> None:
     assert [item["properties"]["cites"]["items"]["enum"] for item in items] == [["F1"], ["F2"]]
     assert list(items[0]["properties"]) == ["cites", "text"]  # the label is written before the sentence
     assert requests[0].prompt.priority == 10
+
+
+def test_a_guided_request_goes_after_the_two_examples_most_like_its_fact() -> None:
+    (request,) = requests_for(context([SIMVASTATIN]), TEMPLATES, GUIDED)
+    turns = [message.content for message in request.prompt.messages]
+    assert [message.role for message in request.prompt.messages] == ["system", *["user", "assistant"] * 2, "user"]
+    assert "[E1]" in turns[1]
+    assert "stopped order" in turns[1]
+    assert "stopped order" in turns[3]
+    assert turns[-1] == f"Problems\n[F1] {SIMVASTATIN.text}"
+    (result,) = requests_for(context([A1C]), TEMPLATES, GUIDED)
+    assert "; reference" in result.prompt.messages[1].content
+
+
+def test_every_example_is_borne_out_by_its_own_line() -> None:
+    for example in TEMPLATES.examples:
+        one_value = example.kind is Kind.RESULT or "temperature" in example.line
+        source = fact(
+            example.line,
+            example.kind,
+            status=example.status,
+            recorded_status=example.status.value,
+            value="1" if one_value else None,
+        )
+        assert not list(judge(example.claim, [Source(source)])), example.line
 
 
 def test_every_fixed_length_in_the_grammars_is_the_same() -> None:
