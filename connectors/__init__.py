@@ -1,0 +1,1 @@
+"""Edges towards other systems: FHIR servers today. Nothing here knows of `service`."""

@@ -44,6 +44,6 @@ class Pull:
     read_at: datetime
     """Aware: the instant at which the pull began, so everything up to it was seen."""
     requests: int = 0
-    bytes: int = 0
+    bytes_received: int = 0
     binaries: dict[str, bytes] = field(default_factory=dict)
     """Attachment url → content, for attachments that are not inline and were allowed to be fetched."""

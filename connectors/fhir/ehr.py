@@ -1,0 +1,51 @@
+"""One FHIR server as the service sees it: pull a patient, find our document, file a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from connectors.fhir.client import FhirClient
+from connectors.fhir.documents import Filed, file_transaction, find_document
+from connectors.fhir.patient import pull_patient
+from connectors.fhir.pull import Pull
+
+
+def utc_now() -> datetime:
+    """Return the aware instant."""
+    return datetime.now(UTC)
+
+
+class FhirEhr:
+    """A FHIR R4 server. It owns the client: close it with `aclose`."""
+
+    def __init__(self, client: FhirClient, *, now: Callable[[], datetime] = utc_now) -> None:
+        self._client = client
+        self._now = now
+
+    @property
+    def base_url(self) -> str:
+        """The FHIR base URL, without a trailing slash."""
+        return self._client.base_url
+
+    @property
+    def access_profile(self) -> str:
+        """As whom we read: `system:none`, `system:smart:<client id>`."""
+        return self._client.session.auth.profile
+
+    async def pull(self, patient_id: str, on_progress: Callable[[str, int], None] | None = None) -> Pull:
+        """Fetch one patient with its gaps. Raises ConnectorError only where the Patient cannot be read."""
+        return await pull_patient(self._client, patient_id, now=self._now, on_progress=on_progress)
+
+    async def find_document(self, system: str, value: str) -> str | None:
+        """Return the versioned reference of the document with this identifier, or None."""
+        return await find_document(self._client, system, value)
+
+    async def file(self, bundle: dict[str, Any]) -> Filed:
+        """Write a transaction exactly once. Raises ConnectorError; nothing half-written."""
+        return await file_transaction(self._client, bundle)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()

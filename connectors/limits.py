@@ -1,0 +1,39 @@
+"""How much one server is given: time, bytes, pages, requests at once. All in one place, all with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one connection to a server. Seconds end in `_s`, sizes are bytes after decompression."""
+
+    connect_s: float = 10.0
+    read_s: float = 60.0
+    """Longest silence within one answer. `$everything` of a large chart is silent while it is assembled."""
+    total_s: float = 300.0
+    """Longest one request may take from first byte to last, whatever trickles in."""
+    retries: int = 3
+    """Repetitions after the first attempt, of requests that may be repeated."""
+    backoff_s: float = 0.5
+    """Upper bound of the first pause; it doubles each time (full jitter)."""
+    retry_after_cap_s: float = 60.0
+    """Longest pause a server's Retry-After can impose."""
+    concurrency: int = 6
+    """Requests in flight at once: what a browser opens towards one host."""
+    max_bytes: int = 100 * MIB
+    """One answer. The largest Synthea chart is 11 MB in one `$everything`."""
+    max_pages: int = 2_000
+    page_size: int = 500
+    """`_count`: fewer round trips; servers cap it as they like."""
+    max_medications: int = 200
+    """Medication resources that are read because a prescription refers to them."""
+    max_attachments: int = 500
+    max_attachment_bytes: int = 10 * MIB
+    max_attachments_bytes: int = 100 * MIB
+    """All attachments of one pull together."""
+    allow_plain_http: bool = False
+    """Unencrypted http to hosts other than this one."""
