@@ -182,6 +182,13 @@ class NotFoundError(ConnectorError):
     advice_text = "Check the id, and that this account may see the record."
 
 
+class UnknownPatient(NotFoundError):
+    """The server has no such patient."""
+
+    code = "unknown_patient"
+    advice_text = "Check the patient's id, and that this account may see the record."
+
+
 class Gone(NotFoundError):
     """The resource was deleted."""
 

@@ -53,7 +53,7 @@ Progress = Callable[[str, str], None]
 STAGES = ("fetch", "assemble", "choose", "generate", "verify", "publish")
 REQUESTS_IN_FLIGHT = 32
 SEED = 0
-GUIDED_BUDGET_TOKENS = 4000
+GUIDED_BUDGET_TOKENS = 2500
 ANSWER_MARGIN_TOKENS = 64
 
 

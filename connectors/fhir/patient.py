@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from connectors.errors import ConnectorError, NotFoundError, PatientMoved
+from connectors.errors import ConnectorError, Gone, NotFoundError, PatientMoved, UnknownPatient
 from connectors.fhir.attachments import fetch_attachments
 from connectors.fhir.capabilities import Capabilities
 from connectors.fhir.client import FhirClient, Identity, Page, Progress, identity
@@ -84,7 +84,13 @@ class _Gathered:
 
 
 async def _read_patient(client: FhirClient, patient_id: str) -> dict[str, Any]:
-    patient = await client.read(f"Patient/{patient_id}")
+    try:
+        patient = await client.read(f"Patient/{patient_id}")
+    except Gone:
+        raise
+    except NotFoundError as error:
+        message = f"The server {client.session.origin} has no such patient."
+        raise UnknownPatient(message, status=error.status) from None
     if patient.get("id") != patient_id:
         raise PatientMoved("The server answered with another patient than the one asked for.")
     return patient

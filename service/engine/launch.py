@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,14 @@ def this_machine() -> Machine:
     """Look at the installed engine and the processor."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ()
     return Machine(_is_cpu_build(), _has_fast_bfloat16(), tuple(cores))
+
+
+def installed_version() -> str:
+    """Return the version of the installed vLLM, whichever build it is; `unknown` where none is."""
+    for distribution in ("vllm", CPU_DISTRIBUTION):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(distribution)
+    return "unknown"
 
 
 def server_command(

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -93,13 +94,25 @@ def _relay(selector: selectors.BaseSelector) -> bool:
 
 
 def _end_group(child: subprocess.Popen[bytes], selector: selectors.BaseSelector) -> None:
-    """Ask the group to end, and after a while make it. This process is of the group, and goes last."""
-    crashed = child.poll() is not None
+    """Ask the command, then its group, to end, and after a while make it. This process goes last.
+
+    In this order vLLM's workers unlink their shared memory; ended all at once, they leave 0.4 GB of it
+    in /dev/shm. Whoever of the group lives holds the output open, so its end shows that all are gone.
+    """
+    output = child.stdout
+    assert output is not None
+    if child.poll() is None:
+        child.terminate()
+        _relay_until(selector, lambda: child.poll() is not None)
     os.killpg(0, signal.SIGTERM)
-    until = time.monotonic() + (LOOK_S if crashed else GRACE_S)
-    while time.monotonic() < until and (crashed or child.poll() is None):
-        _relay(selector)
+    _relay_until(selector, lambda: output.fileno() not in selector.get_map())
     os.killpg(0, signal.SIGKILL)
+
+
+def _relay_until(selector: selectors.BaseSelector, is_over: Callable[[], bool]) -> None:
+    until = time.monotonic() + GRACE_S
+    while not is_over() and time.monotonic() < until:
+        _relay(selector)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from service.engine.launch import Machine, server_command, server_environment, this_machine
+from service.engine.launch import Machine, installed_version, server_command, server_environment, this_machine
 from service.engine.openai import OpenAIEngine
 from service.engine.prompt import Completion, EngineInfo, Message, Profile, Prompt
 from service.engine.server import START_TIMEOUT_S, Command, EngineServer
@@ -45,6 +44,7 @@ class LocalEngine:
         """
         self._folder = model_folder
         self._model = model or model_folder.name
+        self._profile = profile
         self._machine = machine or this_machine()
         self._info: EngineInfo | None = None
         key = secrets.token_urlsafe(32)
@@ -58,11 +58,20 @@ class LocalEngine:
         self._client = OpenAIEngine("", self._model, profile=profile, api_key=key, wake=self._wake)
 
     async def describe(self) -> EngineInfo:
-        """Say which model serves, with the digest of its files; starts the server. Raises EngineError."""
+        """Say which model is served, from its files and flags. Starts nothing. Raises EngineError.
+
+        So a chart that has not changed is recognised without the cost of a start.
+        """
         if self._info is None:
-            info = await self._client.describe()
-            digest = await asyncio.to_thread(digest_of, self._folder)
-            self._info = replace(info, digest=digest, extra={"dtype": self._machine.dtype})
+            await asyncio.to_thread(check_folder, self._folder)
+            self._info = EngineInfo(
+                model=self._model,
+                digest=await asyncio.to_thread(digest_of, self._folder),
+                version=f"vllm {installed_version()}",
+                profile=self._profile,
+                context_tokens=self._profile.context_tokens,  # what --max-model-len asks for
+                extra={"dtype": self._machine.dtype},
+            )
         return self._info
 
     async def count_tokens(self, messages: tuple[Message, ...]) -> int:

@@ -26,7 +26,7 @@ START_TIMEOUT_S = 900.0
 """27B weights from a slow disk take minutes; the small model 30 s."""
 LOOK_S = 0.25
 TELL_S = 5.0
-END_S = leash.GRACE_S + 5.0
+END_S = 2 * leash.GRACE_S + 5.0
 CRASHES = 3
 CRASH_WINDOW_S = 600.0
 PORT_TRIES = 3

@@ -121,8 +121,16 @@ def read_chunk(line: str) -> Chunk | None:
             "The engine sent an event that is not JSON.", "Is the URL that of a vLLM server?"
         )
     if event.get("error"):
-        raise BrokenAnswerError("The engine broke off its answer with an error.", "See the engine's log.")
+        raise _error_in_stream(event["error"])
     return _chunk(event)
+
+
+def _error_in_stream(error: Any) -> EngineError:
+    """Return what an error event means: vLLM refuses a schema only after it has answered 200."""
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, int) and 400 <= code < 500:
+        return error_of(code, str(error.get("message")), None, False)
+    return BrokenAnswerError("The engine broke off its answer with an error.", "See the engine's log.")
 
 
 def _chunk(event: dict[str, Any]) -> Chunk:

@@ -10,7 +10,6 @@ from service.record.fhirjson import Element
 from service.record.reading import Reading, device_name, kept, line, tell, words
 from service.record.statuses import STANDING, read_status
 
-
 UNNAMED = "Device without a recorded name"
 """A device that the record knows by its unique identifier alone is still an implant."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -36,8 +37,13 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def epicrisis(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+def epicrisis(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Run]:
     """Run one command of the command line, in a home of its own."""
+    names = ("", "httpx", "httpcore", "uvicorn.access", "asyncio", "multipart")
+    loggers = [logging.getLogger(name) for name in names]
+    levels, handlers = [logger.level for logger in loggers], logging.getLogger().handlers[:]
 
     def run(*arguments: str, **environment: str) -> Ended:
         monkeypatch.setenv("EPICRISIS_HOME", str(tmp_path / "home"))
@@ -53,7 +59,10 @@ def epicrisis(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         code = ended.value.code
         return Ended(code if isinstance(code, int) else 0, captured.out, captured.err)
 
-    return run
+    yield run
+    for logger, level in zip(loggers, levels, strict=True):  # what the command set up was for its own process
+        logger.setLevel(level)
+    logging.getLogger().handlers[:] = handlers
 
 
 @pytest.fixture

@@ -11,13 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROWS = [
-    row for row in (ROOT / "ops/safety/hazards.md").read_text().splitlines() if row.startswith(("| SAFETY", "| Promise"))
+    row
+    for row in (ROOT / "ops/safety/hazards.md").read_text().splitlines()
+    if row.startswith(("| SAFETY", "| Promise"))
 ]
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
 @cache
-def tests_in(path: str) -> frozenset[str]:
+def names_in(path: str) -> frozenset[str]:
     tree = ast.parse((ROOT / path).read_text())
     return frozenset(
         node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -31,7 +33,7 @@ def test_every_row_names_tests_that_exist(row: str) -> None:
     named = TEST.findall(row)
     assert named
     for path, name in named:
-        assert name in tests_in(path), f"{path}::{name}"
+        assert name in names_in(path), f"{path}::{name}"
 
 
 def test_there_are_rows() -> None:

@@ -132,7 +132,7 @@ async def test_the_log_never_holds_a_prompt(engine: LocalEngine, engine_state: P
     messages = (Message("user", f"{CANARY} has asthma. Repeat that."),)
     for schema in (None, SCHEMA):
         await engine.generate(Prompt(messages, Sampling(30), schema))
-    with pytest.raises(EngineError) as caught:
+    with pytest.raises(EngineError, match="refused the schema") as caught:
         await engine.generate(Prompt(messages, Sampling(30), {"type": "nonsense", "title": CANARY}))
     assert CANARY not in f"{caught.value} {caught.value.advice}"
     log = engine_state / "engine.log"

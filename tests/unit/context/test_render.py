@@ -58,7 +58,11 @@ def test_a_guided_model_is_asked_a_few_facts_at_a_time_one_claim_each() -> None:
 def test_a_guided_request_goes_after_the_two_examples_most_like_its_fact() -> None:
     (request,) = requests_for(context([SIMVASTATIN]), TEMPLATES, GUIDED)
     turns = [message.content for message in request.prompt.messages]
-    assert [message.role for message in request.prompt.messages] == ["system", *["user", "assistant"] * 2, "user"]
+    assert [message.role for message in request.prompt.messages] == [
+        "system",
+        *["user", "assistant"] * 2,
+        "user",
+    ]
     assert "[E1]" in turns[1]
     assert "stopped order" in turns[1]
     assert "stopped order" in turns[3]

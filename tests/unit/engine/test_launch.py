@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from service.engine.launch import Machine, server_command, server_environment
 
 SMALL_CPU = Machine(is_cpu_build=True, has_fast_bfloat16=False, cpu_cores=(0, 1))
@@ -28,9 +30,10 @@ def test_the_server_listens_on_loopback_and_loads_safetensors_alone() -> None:
     assert {"--disable-uvicorn-access-log", "--no-enable-log-requests"} <= set(words)
 
 
-def test_eager_mode_is_for_the_cpu_alone() -> None:
-    assert "--enforce-eager" in command(SMALL_CPU)
-    assert "--enforce-eager" not in command(GPU)
+@pytest.mark.parametrize("flag", ["--enforce-eager", "--speculative-config"])
+def test_eager_mode_and_guessing_by_copying_are_for_the_cpu_alone(flag: str) -> None:
+    assert flag in command(SMALL_CPU)
+    assert flag not in command(GPU)
 
 
 def test_bfloat16_is_left_only_where_a_processor_merely_emulates_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -18,6 +19,7 @@ from service.engine.wire import (
     read_usage,
     split_lines,
 )
+from service.errors import EngineError
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -89,6 +91,15 @@ def test_a_reasoning_token_is_a_token_and_no_text() -> None:
     chunk = read_chunk('data: {"choices": [{"delta": {"reasoning_content": "hm"}}]}')
     assert chunk is not None
     assert (chunk.text, chunk.is_token) == ("", True)
+
+
+@pytest.mark.parametrize(("code", "passing"), [(400, False), (500, True), ("odd", True), (None, True)])
+def test_a_refusal_inside_the_stream_is_final_and_a_breakdown_is_not(code: object, passing: bool) -> None:
+    error = json.dumps({"error": {"message": "Zzyzxcanary grammar", "code": code}})
+    with pytest.raises(EngineError) as caught:
+        read_chunk("data: " + error)
+    assert isinstance(caught.value, BrokenAnswerError) == passing
+    assert "Zzyzxcanary" not in caught.value.message + caught.value.advice
 
 
 def test_an_event_that_only_opens_the_turn_is_no_token() -> None:
