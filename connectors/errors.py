@@ -18,6 +18,7 @@
     │   ├── TokenRefused          the token endpoint gave no token
     │   └── KeyUnusable           the signing key cannot be used
     ├── NotFoundError         6   no such resource
+    │   ├── UnknownPatient        404 for the patient asked for
     │   ├── Gone                  410
     │   ├── InvalidId             not a legal FHIR id or reference
     │   └── PatientMoved          the server answered with another patient

@@ -96,8 +96,8 @@ def _relay(selector: selectors.BaseSelector) -> bool:
 def _end_group(child: subprocess.Popen[bytes], selector: selectors.BaseSelector) -> None:
     """Ask the command, then its group, to end, and after a while make it. This process goes last.
 
-    In this order vLLM's workers unlink their shared memory; ended all at once, they leave 0.4 GB of it
-    in /dev/shm. Whoever of the group lives holds the output open, so its end shows that all are gone.
+    In this order vLLM's workers unlink their shared memory; ended all at once, they leave it in
+    /dev/shm. Whoever of the group lives holds the output open, so its end shows that all are gone.
     """
     output = child.stdout
     assert output is not None

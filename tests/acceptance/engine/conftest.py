@@ -27,6 +27,12 @@ def group_of(leader: int) -> set[int]:
     return members
 
 
+def shared_memory_of(process_id: int) -> set[str]:
+    """Return the shared memory files that a process has mapped."""
+    maps = Path(f"/proc/{process_id}/maps").read_text()
+    return {line.split()[-1] for line in maps.splitlines() if "/dev/shm/psm_" in line}
+
+
 @pytest.fixture(scope="session")
 def engine_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("engine")
@@ -40,4 +46,6 @@ def engine(engine_state: Path) -> Iterator[LocalEngine]:
     with local_engine(engine_state) as one:
         yield one
         leader = one.server.process_id
+        shared = {name for number in group_of(leader or 0) for name in shared_memory_of(number)}
     assert leader is None or not group_of(leader)
+    assert not [name for name in shared if Path(name).exists()]
