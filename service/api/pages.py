@@ -244,7 +244,7 @@ def build_notes(run: StoredRun, now: datetime, published: int) -> Notes:
         expired=now > run.created_at + DRAFT_LIFE,
         searched=summary.searched,
         period=show_period(summary),
-        gap_names=tuple(dict.fromkeys(words.name_gap(gap) for gap in summary.gaps)),
+        gap_names=words.name_gaps(summary.gaps),
         gaps=tuple(dict.fromkeys(words.show_gap(gap) for gap in summary.gaps)),
         incomplete=summary.incomplete,
         restricted=summary.restricted,

@@ -5,9 +5,10 @@ Rules and numbers in brackets are those of the NHS Common User Interface.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date
 
-from connectors.fhir.pull import Gap
+from connectors.fhir.pull import Gap, GapReason
 from service.ports import RunState
 from service.record.dates import MONTHS, parse_when
 from service.record.dates import show_day as show_recorded_day
@@ -157,6 +158,20 @@ def name_gap(gap: Gap) -> str:
     if gap.resource_type is None:
         return "a part of the whole record"
     return RESOURCE_TYPES.get(gap.resource_type, gap.resource_type)
+
+
+def name_gaps(gaps: Sequence[Gap]) -> tuple[str, ...]:
+    """Name what was not retrieved, for the top of the page; the end of the page lists all of it.
+
+    Kinds that have no everyday name and that the server does not offer at all are counted.
+    """
+    rare = {
+        gap.resource_type
+        for gap in gaps
+        if gap.reason is GapReason.NOT_SUPPORTED and gap.resource_type not in (None, *RESOURCE_TYPES)
+    }
+    names = tuple(dict.fromkeys(name_gap(gap) for gap in gaps if gap.resource_type not in rare))
+    return (*names, count(len(rare), "further kind") + " that this server does not offer") if rare else names
 
 
 def show_gap(gap: Gap) -> str:

@@ -7,6 +7,7 @@ what is not there beyond the three states of SAFETY 5.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from service.context.chosen import Context
 from service.context.templates import SectionRule, TemplateSet
@@ -23,15 +24,16 @@ def complete_summary(
     kind: str, record: PatientRecord, context: Context, templates: TemplateSet, claims: Sequence[Claim]
 ) -> Summary:
     """Build the Summary: every published claim, every required fact, and the account of the rest."""
-    published = [claim for claim in claims if claim.verdict is Verdict.SUPPORTED]
-    sections = tuple(_sections(record, context, templates, published))
+    supported = [claim for claim in claims if claim.verdict is Verdict.SUPPORTED]
+    sections = tuple(_sections(record, context, templates, supported))
+    shown = {claim.text for section in sections for claim in section.claims}
     cited = {fact_id for section in sections for claim in section.claims for fact_id in claim.citations}
     given = {fact.id for fact in context.facts.values()}
     return Summary(
         kind=kind,
         identity=record.identity,
         sections=sections,
-        refused=tuple(claim for claim in claims if claim.verdict is not Verdict.SUPPORTED),
+        refused=tuple(_refused(claim) for claim in claims if not _is_shown(claim, shown)),
         facts=tuple(fact for fact in record.facts if fact.id in cited | given),
         left_out=context.left_out,
         gaps=context.gaps,
@@ -44,6 +46,17 @@ def complete_summary(
         searched=context.searched,
         restricted=bool(record.skipped.get(RESTRICTED)),
     )
+
+
+def _is_shown(claim: Claim, shown: set[str]) -> bool:
+    return claim.verdict is Verdict.SUPPORTED and claim.text in shown
+
+
+def _refused(claim: Claim) -> Claim:
+    """Give a supported sentence that says less than the record's own line beside it its reason."""
+    if claim.verdict is not Verdict.SUPPORTED:
+        return claim
+    return replace(claim, verdict=Verdict.NOT_CHECKED, reasons=("the_record_says_more",))
 
 
 def covers(text: str, fact: Fact) -> bool:
@@ -80,13 +93,20 @@ def _sections(
 def _claims(
     rule: SectionRule, record: PatientRecord, required: Sequence[RequiredKind], published: Sequence[Claim]
 ) -> tuple[Claim, ...]:
-    """Required facts first, in their order, each by the sentence that covers it or by its own line."""
+    """Required facts first, in their order, each by the sentence that covers it or by its own line.
+
+    A sentence about nothing but facts whose own lines stand there is left out: the lines say more.
+    """
     ordered: dict[str, Claim] = {}
+    added: set[FactId] = set()
     for fact_id in (fact_id for kind in required for fact_id in kind.facts):
-        claim = _covering(record.fact(fact_id), published) or _added(rule.key, record.fact(fact_id))
+        claim = _covering(record.fact(fact_id), published)
+        if claim is None:
+            claim = _added(rule.key, record.fact(fact_id))
+            added.add(fact_id)
         ordered[claim.text] = claim
     for claim in published:
-        if record.fact(claim.citations[0]).kind in rule.kinds:
+        if record.fact(claim.citations[0]).kind in rule.kinds and not added.issuperset(claim.citations):
             ordered.setdefault(claim.text, claim)
     return tuple(ordered.values())
 

@@ -118,3 +118,20 @@ def test_a_shown_day_reads_back_and_anything_else_does_not() -> None:
 def test_counts_are_written_with_a_thousands_comma() -> None:
     assert (words.count(1, "item"), words.count(5000, "item")) == ("1 item", "5,000 items")
     assert words.count(0, "summary", "summaries") == "0 summaries"
+
+
+def test_kinds_that_a_server_does_not_offer_are_counted_where_they_have_no_everyday_name() -> None:
+    gaps = [
+        Gap("DetectedIssue", GapReason.NOT_SUPPORTED),
+        Gap("NutritionOrder", GapReason.NOT_SUPPORTED),
+        Gap("FamilyMemberHistory", GapReason.NOT_SUPPORTED),
+        Gap("RiskAssessment", GapReason.TIMED_OUT),
+        Gap(None, GapReason.PAGING),
+    ]
+    assert words.name_gaps(gaps) == (
+        "family history",
+        "RiskAssessment",
+        "a part of the whole record",
+        "2 further kinds that this server does not offer",
+    )
+    assert words.name_gaps(gaps[2:3]) == ("family history",)

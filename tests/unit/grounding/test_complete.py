@@ -47,6 +47,14 @@ def test_a_sentence_that_leaves_out_a_part_of_the_fact_does_not_cover_it() -> No
     assert not covers("Hemoglobin A1c was 5.8 (H; reference 4.0–5.6) on 25-Nov-2020.", A1C)
 
 
+def test_a_sentence_that_says_less_than_the_line_added_for_its_fact_is_left_out_and_counted() -> None:
+    said = claim("Gout is active.", GOUT)
+    shown = context([GOUT], [required("problems", GOUT)])
+    summary = complete_summary("history", record([GOUT]), shown, TEMPLATES, [said])
+    assert [c.origin for c in summary.published] == [Origin.RECORD]
+    assert [(c.text, c.reasons) for c in summary.refused] == [(said.text, ("the_record_says_more",))]
+
+
 def test_a_refused_claim_is_kept_for_reviewers_and_covers_nothing() -> None:
     refused = claim("Gout is active since 04-Mar-2011.", GOUT, Verdict.UNSUPPORTED)
     shown = context([GOUT], [required("problems", GOUT)])
