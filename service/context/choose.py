@@ -142,8 +142,7 @@ def _left_out(facts: Iterable[Fact], templates: TemplateSet) -> tuple[LeftOut, .
         dated = sorted(
             (fact.when for fact in by_kind[kind] if fact.when is not None), key=lambda when: when.earliest
         )
-        rule = templates.section_of(kind)
-        title = templates.unshown.get(kind) or (rule.title if rule else kind.value.replace("_", " "))
+        title = templates.unshown.get(kind) or templates.kind_titles[kind]
         rows.append(
             LeftOut(
                 kind=kind.value,

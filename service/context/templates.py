@@ -47,6 +47,7 @@ class TemplateSet:
     title: str
     sections: tuple[SectionRule, ...]
     kind_order: tuple[Kind, ...]
+    kind_titles: dict[Kind, str]
     unshown: dict[Kind, str]
     examples: tuple[Example, ...]
     schema: dict[str, Any]
@@ -93,6 +94,7 @@ def load(set_id: str) -> TemplateSet:
         title=settings["title"],
         sections=tuple(_section(rule) for rule in settings["sections"]),
         kind_order=tuple(Kind(kind) for kind in settings["order"]["kinds"]),
+        kind_titles={Kind(kind): title for kind, title in settings["kind_titles"].items()},
         unshown={Kind(kind): reason for kind, reason in settings["unshown"].items()},
         examples=tuple(_example(example) for example in settings["examples"]),
         schema=json.loads(schema_text),

@@ -251,7 +251,7 @@ class OpenAIEngine:
         names = ", ".join(sorted(str(entry.get("id")) for entry in served)) or "none"
         raise EngineError(
             f"The engine does not serve the model {self._model}.",
-            f"It serves: {names}. Set EPICRISIS_ENGINE_MODEL to one of them.",
+            f"It serves: {names}. Set EPICRISIS_MODEL to one of them.",
         )
 
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:

@@ -131,7 +131,7 @@ def _mark(claim: Claim) -> str:
 def _not_here(summary: Summary) -> Iterator[Block]:
     yield Block(Line.HEADING, "Left out, and not retrieved")
     yield from (Block(Line.NOTE, _left_out(left)) for left in summary.left_out)
-    yield from (Block(Line.WARNING, _gap(gap)) for gap in summary.gaps)
+    yield from (Block(Line.WARNING, text) for text in _gaps(summary.gaps))
     if not summary.left_out:
         yield Block(Line.NOTE, "Nothing was left out for lack of room.")
     if not summary.gaps:
@@ -157,10 +157,15 @@ def _period(days: tuple[str, ...]) -> str:
     return f" ({' to '.join(days)})" if days else ""
 
 
-def _gap(gap: Gap) -> str:
-    what = one_line(gap.resource_type or "") or "parts of the record"
-    detail = f" ({one_line(gap.detail)})" if gap.detail else ""
-    return f"NOT RETRIEVED: {what}: {gap.reason.value}{detail}."
+def _gaps(gaps: Iterable[Gap]) -> Iterator[str]:
+    """Yield one line a reason: `NOT RETRIEVED: Goal, List: not offered by the server (…).`"""
+    by_reason: dict[str, list[str]] = {}
+    for gap in gaps:
+        detail = f" ({one_line(gap.detail).rstrip('.')})" if gap.detail else ""
+        what = one_line(gap.resource_type or "") or "parts of the record"
+        by_reason.setdefault(f"{gap.reason.value}{detail}", []).append(what)
+    for reason, kinds in by_reason.items():
+        yield f"NOT RETRIEVED: {', '.join(dict.fromkeys(kinds))}: {reason}."
 
 
 def _about(run: StoredRun, software_version: str) -> Iterator[Block]:

@@ -141,6 +141,7 @@ def test_template_sets_are_found_and_an_unknown_one_is_refused() -> None:
 def test_every_section_and_kind_of_the_set_is_known() -> None:
     for kind in Kind:
         assert TEMPLATES.section_of(kind) or kind in TEMPLATES.unshown or kind is Kind.PATIENT
+        assert TEMPLATES.kind_titles[kind]
 
 
 def test_the_schema_is_filled_without_changing_the_template() -> None:
