@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gzip
 import sys
 import zlib
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 
-from connectors.errors import ConnectorError
+from connectors.errors import BrokenJson, ConnectorError
 from connectors.fhir.codec import decode
 from service.api.security import check_bind
 from service.context.choose import TokenCount, choose_facts
@@ -50,7 +49,7 @@ from service.writeback.sources import numbered_sources
 from service.writeback.text import plain_text
 
 INTERRUPTED = 130
-INCOMPLETE = 10
+NOT_FILED = 10
 STORE_FULL = 9
 MAX_FILE_BYTES = 1 << 30
 
@@ -156,8 +155,8 @@ def summarize(
     _known(kind)
     outcome = asyncio.run(_summarize(settings, patient, fhir_url, kind, dry_run, attempt))
     print_json(outcome) if as_json else _show_outcome(outcome)
-    if outcome.state is RunState.INCOMPLETE:
-        raise typer.Exit(INCOMPLETE)
+    if outcome.state in (RunState.INCOMPLETE, RunState.WITHHELD):
+        raise typer.Exit(NOT_FILED)
 
 
 @app.command()
@@ -300,10 +299,8 @@ def _assemble(settings: Settings, path: Path, patient: str | None) -> PatientRec
         raise SettingsError(
             f"The file cannot be read ({errno.errorcode.get(error.errno or 0, 'EIO')})."
         ) from None
-    except (ValueError, zlib.error, gzip.BadGzipFile, RecursionError):
-        raise SettingsError(
-            "The file is not JSON.", "Give a FHIR Bundle, a resource, or a list of them."
-        ) from None
+    except (BrokenJson, zlib.error):
+        raise BrokenJson("The file is not JSON.", "Give a FHIR Bundle, a resource, or a list.") from None
     return assemble_record(resources_of(content), patient, policy=policy(settings))
 
 

@@ -88,9 +88,7 @@ async def _load(client: FhirClient, charts: list[Chart], marker: Path, steps: St
     with steps.step("Loading the charts into the EHR", total=len(charts)) as step:
         for number, chart in enumerate(charts, 1):
             if chart.identifier not in known:
-                bundle = decode(await asyncio.to_thread(chart.path.read_bytes))
-                await client.transaction(bundle)
-                known[chart.identifier] = await _find(client, chart.identifier)
+                known[chart.identifier] = await _load_once(client, chart)
                 await asyncio.to_thread(marker.write_text, json.dumps(known))
                 fresh = True
             step.at(number, len(charts))
@@ -101,10 +99,15 @@ def _read_marker(marker: Path) -> dict[str, str]:
     return dict(json.loads(marker.read_text())) if marker.is_file() else {}
 
 
-async def _find(client: FhirClient, identifier: str) -> str:
-    for resource in await client.search("Patient", [("identifier", identifier)]):
-        return str(resource["id"])
-    raise SettingsError("The demonstration's EHR lost a patient.", "Type `make clean-demo` and start again.")
+async def _load_once(client: FhirClient, chart: Chart) -> str:
+    """Return the server's id of a chart's patient; a chart that an interrupted run loaded is found again."""
+    found = await client.search("Patient", [("identifier", chart.identifier)])
+    if not found:
+        await client.transaction(decode(await asyncio.to_thread(chart.path.read_bytes)))
+        found = await client.search("Patient", [("identifier", chart.identifier)])
+    if not found:
+        raise SettingsError("The demonstration's EHR lost a patient.", "Type `make clean-demo`; start again.")
+    return str(found[0]["id"])
 
 
 async def _prove_readable(base_url: str, outcomes: list[Outcome]) -> None:

@@ -57,7 +57,7 @@ class RunInputs:
 
 
 class RunState(StrEnum):
-    """Where a run stands. FILED, UNCHANGED, INCOMPLETE, DRY and FAILED are final."""
+    """Where a run stands. FILED, UNCHANGED, INCOMPLETE, WITHHELD, DRY and FAILED are final."""
 
     GENERATED = "generated"
     """Completion and verdicts are stored; nothing is written yet."""
@@ -65,6 +65,8 @@ class RunState(StrEnum):
     UNCHANGED = "unchanged"
     """The server already holds the document of this run key."""
     INCOMPLETE = "incomplete"
+    WITHHELD = "withheld"
+    """Not filed: the patient is recorded as deceased (SAFETY 18)."""
     DRY = "dry"
     FAILED = "failed"
 

@@ -308,7 +308,7 @@ class Summarizer:
             return RunState.DRY, "", "Dry run: nothing was written to the EHR."
         why_not = refusal(run.summary)
         if why_not:
-            return RunState.INCOMPLETE, "", why_not
+            return RunState.INCOMPLETE if run.summary.incomplete else RunState.WITHHELD, "", why_not
         bundle = await asyncio.to_thread(build_transaction, run, software_version=self._version)
         try:
             receipt = await self._ehr.file(bundle)

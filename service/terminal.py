@@ -48,9 +48,9 @@ def print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]
 
 def tell_error(message: str, advice: str = "") -> None:
     """Say what went wrong, and what to do about it, on stderr."""
-    stderr.print(f"[bold red]Error:[/] {_plain(message)}")
+    stderr.print(f"[bold red]Error:[/] {_plain(message)}", soft_wrap=True)
     if advice:
-        stderr.print(f"  {_plain(advice)}")
+        stderr.print(f"  {_plain(advice)}", soft_wrap=True)
 
 
 def set_up_logging(level: str) -> None:

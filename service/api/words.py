@@ -21,6 +21,7 @@ STATES = {
     RunState.FILED: "Draft filed",
     RunState.UNCHANGED: "Unchanged, already filed",
     RunState.INCOMPLETE: "Incomplete, not filed",
+    RunState.WITHHELD: "Patient deceased, not filed",
     RunState.DRY: "Dry run, not filed",
     RunState.FAILED: "Failed, not filed",
 }

@@ -81,7 +81,8 @@ def rank_facts(
     """Return the facts that may be shown, most wanted first.
 
     Required facts in their own order; then, round by round, the newest fact of each distinct name, the
-    second newest, and so on; within a round by kind, then newest first, then by id.
+    second newest, and so on. Within a round the kinds take turns, each with its newest first, so that a
+    hundred analytes do not crowd out the operations.
     """
     first: dict[FactId, None] = {fact_id: None for kind in required for fact_id in kind.facts}
     shown = {kind for rule in templates.sections for kind in rule.kinds}
@@ -91,12 +92,16 @@ def rank_facts(
     by_name: dict[tuple[Kind, str], list[Fact]] = defaultdict(list)
     for fact in others:
         by_name[fact.kind, fact.name.casefold()].append(fact)
-    keyed: list[tuple[int, int, float, str, Fact]] = []
+    rounds: dict[tuple[int, Kind], list[Fact]] = defaultdict(list)
     for (kind, _), facts in by_name.items():
         for turn, fact in enumerate(sorted(facts, key=_newest_first)):
-            keyed.append((turn, order.get(kind, len(order)), *_newest_first(fact), fact))
-    keyed.sort(key=lambda item: item[:4])
-    return needed + tuple(item[4] for item in keyed)
+            rounds[turn, kind].append(fact)
+    keyed = [
+        ((turn, place, order.get(kind, len(order))), fact)
+        for (turn, kind), facts in rounds.items()
+        for place, fact in enumerate(sorted(facts, key=_newest_first))
+    ]
+    return needed + tuple(fact for _, fact in sorted(keyed, key=lambda item: item[0]))
 
 
 def build_context(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.facts import A1C, APPENDECTOMY, GOUT, fact, record
+from fixtures.facts import A1C, APPENDECTOMY, CHOLECYSTECTOMY, GOUT, fact, record
 from service.context.choose import BudgetTooSmall, choose_facts, rank_facts
 from service.context.render import whole_chat
 from service.context.templates import load
@@ -57,6 +57,12 @@ def test_the_newest_of_each_name_comes_before_the_second_newest_of_any() -> None
     assert {f.name for f in first_three} == {"Pulse", "Hemoglobin A1c", "Appendectomy"}
     pulses = [f for f in rank_facts(chart, [], TEMPLATES) if f.name == "Pulse"]
     assert pulses == sorted(pulses, key=lambda f: f.when.earliest if f.when else 0, reverse=True)
+
+
+def test_kinds_take_turns_so_that_many_analytes_do_not_crowd_out_the_operations() -> None:
+    analytes = [fact(f"Analyte {i}: 1 g on 01-May-2020", Kind.RESULT, on="2020-05-01") for i in range(50)]
+    ranked = rank_facts(record([*analytes, APPENDECTOMY, CHOLECYSTECTOMY]), [], TEMPLATES)
+    assert {f.kind for f in ranked[:4]} == {Kind.RESULT, Kind.PROCEDURE}
 
 
 def test_notes_are_named_as_not_read() -> None:
