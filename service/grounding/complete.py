@@ -84,18 +84,23 @@ def _sections(
     told: set[str] = set()
     for rule in (*templates.sections, *own):
         wanted = [required[key] for key in rule.required if key in required]
-        claims = _claims(rule, record, wanted, [claim for claim in published if claim.text not in told])
+        claims = _claims(rule, record, wanted, published, told)
         told.update(claim.text for claim in claims)
         if wanted or claims:
             yield _section(rule, wanted, claims)
 
 
 def _claims(
-    rule: SectionRule, record: PatientRecord, required: Sequence[RequiredKind], published: Sequence[Claim]
+    rule: SectionRule,
+    record: PatientRecord,
+    required: Sequence[RequiredKind],
+    published: Sequence[Claim],
+    told: set[str],
 ) -> tuple[Claim, ...]:
     """Required facts first, in their order, each by the sentence that covers it or by its own line.
 
-    A sentence about nothing but facts whose own lines stand there is left out: the lines say more.
+    A sentence about nothing but facts whose own lines stand there is left out: the lines say more. A fact
+    that two headings require stands under both; any other sentence is told once.
     """
     ordered: dict[str, Claim] = {}
     added: set[FactId] = set()
@@ -106,6 +111,8 @@ def _claims(
             added.add(fact_id)
         ordered[claim.text] = claim
     for claim in published:
+        if claim.text in told:
+            continue
         if record.fact(claim.citations[0]).kind in rule.kinds and not added.issuperset(claim.citations):
             ordered.setdefault(claim.text, claim)
     return tuple(ordered.values())

@@ -284,7 +284,8 @@ async def test_a_listener_that_fails_stops_the_generation_and_is_not_taken_for_a
 
 
 async def test_no_log_line_holds_what_the_prompt_says(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
+    for name in ("", "httpx", "httpcore"):  # whatever has quietened them before
+        caplog.set_level(logging.DEBUG, logger=name)
     async with engine_at(EngineDouble(faults=[Fault.CUT, Fault.TOO_LONG])) as engine:
         with pytest.raises(EngineError):
             await engine.generate(PROMPT)

@@ -55,6 +55,16 @@ def test_a_sentence_that_says_less_than_the_line_added_for_its_fact_is_left_out_
     assert [(c.text, c.reasons) for c in summary.refused] == [(said.text, ("the_record_says_more",))]
 
 
+def test_a_fact_that_two_headings_require_stands_under_both_in_the_same_words() -> None:
+    said = claim("Gout is active since 04-Mar-2011.", GOUT)
+    shown = context([GOUT], [required("identity", GOUT), required("problems", GOUT)])
+    summary = complete_summary("history", record([GOUT]), shown, TEMPLATES, [said])
+    assert [(section.key, section.claims) for section in summary.sections] == [
+        ("identity", (said,)),
+        ("problems", (said,)),
+    ]
+
+
 def test_a_refused_claim_is_kept_for_reviewers_and_covers_nothing() -> None:
     refused = claim("Gout is active since 04-Mar-2011.", GOUT, Verdict.UNSUPPORTED)
     shown = context([GOUT], [required("problems", GOUT)])
