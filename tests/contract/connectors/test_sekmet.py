@@ -181,7 +181,7 @@ async def test_searches_are_paged_to_the_end(client: FhirClient, patient_id: str
 async def test_an_unknown_patient_is_not_found(client: FhirClient) -> None:
     with pytest.raises(ConnectorError) as caught:
         await pull_patient(client, "nobody", now=lambda: READ_AT)
-    assert (caught.value.code, caught.value.exit_code) == ("not_found", 6)
+    assert (caught.value.code, caught.value.exit_code) == ("unknown_patient", 6)
 
 
 async def test_a_wrong_path_says_so(sekmet: SekmetServer) -> None:

@@ -44,7 +44,7 @@ async def _failure(client: FhirClient) -> ConnectorError:
     [
         (Reply(401, json=OUTCOME), "unauthorized", 5),
         (Reply(403, json=OUTCOME), "forbidden", 5),
-        (Reply(404, json=OUTCOME), "not_found", 6),
+        (Reply(404, json=OUTCOME), "unknown_patient", 6),
         (Reply(410, json=OUTCOME), "gone", 6),
         (Reply(404, body=HTML, content_type="text/html"), "no_fhir_here", 4),
         (Reply(429, json=OUTCOME), "throttled", 4),

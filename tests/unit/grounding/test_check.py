@@ -101,6 +101,7 @@ REFUSED: list[tuple[str, list[Fact], Verdict, str]] = [
         Verdict.UNSUPPORTED,
         "number_not_in_source",
     ),
+    ("Gout is active since 04-Apr-2011.", [GOUT], Verdict.UNSUPPORTED, "date_not_in_source"),
     ("Gout began three years ago.", [GOUT], Verdict.UNSUPPORTED, "relative_date"),
     ("Gout is active today.", [GOUT], Verdict.UNSUPPORTED, "relative_date"),
     ("Severe gout is active since 04-Mar-2011.", [GOUT], Verdict.NOT_CHECKED, "word_not_in_source"),
@@ -178,6 +179,7 @@ def test_a_citation_is_not_corrected_when_two_facts_match() -> None:
         ("Gout is active since 04-Mar-2011.", A1C, GOUT),  # a status
         ("Colonoscopy was not done (patient refused), recorded 12-Mar-2019.", A1C, COLONOSCOPY),  # a negation
         ("Sodium was 140 mmol/L.", A1C, SODIUM),  # undated
+        ("Lisinopril 10 MG oral tablet is an active order from 04-May-2020.", A1C, LISINOPRIL),  # no value
     ],
 )
 def test_a_status_a_negation_or_an_undated_claim_is_never_corrected(
