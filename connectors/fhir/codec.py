@@ -6,8 +6,11 @@ are not UTF-8, lone surrogates and raw control characters are read, with U+FFFD 
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +22,7 @@ _DECODER = msgspec.json.Decoder(float_hook=Decimal)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _CANONICAL = msgspec.json.Encoder(decimal_format="number", order="sorted")
 
+LARGE_BYTES = 256 * 1024
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_INTEGER_DIGITS = 4_000
@@ -33,11 +37,29 @@ def decode(data: bytes) -> Any:
     if data.startswith(_BOM):
         data = data[len(_BOM) :]
     try:
-        return _DECODER.decode(data)
+        with _collector_paused(len(data)):
+            return _DECODER.decode(data)
     except RecursionError:
         raise BrokenJson("The answer is nested too deeply to be read.") from None
     except (msgspec.MsgspecError, ValueError, ArithmeticError):
         return _decode_damaged(data)
+
+
+@contextmanager
+def _collector_paused(size: int) -> Iterator[None]:
+    """Keep the garbage collector out of the decoding of a large answer.
+
+    Decoding only builds, yet the collector walks all that was built so far again and again: it was a
+    third of the time that one chart of 6 MB took.
+    """
+    if size < LARGE_BYTES or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def encode(value: Any) -> bytes:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from connectors.errors import ConnectorError, Gone, NotFoundError, PatientMoved, UnknownPatient
 from connectors.fhir.attachments import fetch_attachments
@@ -22,6 +22,9 @@ from connectors.fhir.outcome import gap_of_outcome, reason_of_error
 from connectors.fhir.pull import Gap, GapReason, Pull
 from connectors.fhir.reference import parse_patient_id, parse_reference
 from connectors.http import Params, metered
+
+P = TypeVar("P")
+C = TypeVar("C")
 
 
 async def pull_patient(
@@ -39,8 +42,8 @@ async def pull_patient(
     wanted = parse_patient_id(patient_id)
     with metered() as meter:
         gathered = _Gathered(on_progress or _silent)
-        gathered.add("Patient", [await _read_patient(client, wanted)])
-        capabilities = await client.capabilities()
+        patient, capabilities = await _together(_read_patient(client, wanted), client.capabilities())
+        gathered.add("Patient", [patient])
         if not capabilities.everything or not await _read_everything(client, wanted, gathered):
             await _search_compartment(client, wanted, capabilities, gathered)
         gathered.gaps += _not_offered(capabilities, gathered.resources)
@@ -55,6 +58,16 @@ async def pull_patient(
         bytes_received=meter.bytes,
         binaries=attachments.contents,
     )
+
+
+async def _together(patient: Coroutine[Any, Any, P], capabilities: Coroutine[Any, Any, C]) -> tuple[P, C]:
+    """Await both at once, to their ends. What is wrong with the patient is said first."""
+    found, offers = await asyncio.gather(patient, capabilities, return_exceptions=True)
+    if isinstance(found, BaseException):
+        raise found
+    if isinstance(offers, BaseException):
+        raise offers
+    return found, offers
 
 
 def _silent(_what: str, _count: int) -> None:

@@ -35,7 +35,7 @@ from service.settings import load_settings
 from service.terminal import Steps, stderr
 from service.wiring import open_summarizer
 
-ROUNDS = 5
+ROUNDS = 9
 PAGE_SIZE = 500
 HOME = Path(".epicrisis")
 
