@@ -6,6 +6,7 @@ import asyncio
 import errno
 import sys
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -268,7 +269,8 @@ def _serve(settings: Settings, host: str, port: int) -> None:
     check_bind(host)
     config = uvicorn.Config(build_app(settings), host=host, port=port, log_level="warning", access_log=False)
     server = _AnnouncingServer(config)
-    server.run()
+    with suppress(KeyboardInterrupt):  # uvicorn repeats the Ctrl-C that ended it
+        server.run()
     if not server.started:
         raise SettingsError(f"Port {port} cannot be listened on.", "Choose another one with --port.")
 

@@ -247,6 +247,23 @@ def test_ctrl_c_stops_at_once_and_files_nothing(tmp_path: Path, faults: FaultSer
     check_error(Ended(process.returncode, stdout, stderr), 130, "stopped")
 
 
+def test_ctrl_c_is_how_the_pages_end(tmp_path: Path) -> None:
+    port = free_port()
+    process = start_command(tmp_path, "serve", "--port", str(port))
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/healthz").json() == {"status": "ok"}
+        except httpx.TransportError:
+            return False
+
+    wait_for(answers)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stdout) == (0, "")
+    assert f"http://127.0.0.1:{port}/" in stderr
+
+
 def test_nothing_of_a_patient_is_in_logs_or_in_the_stored_bytes(
     epicrisis: Run, sekmet: SekmetServer, tmp_path: Path
 ) -> None:
