@@ -253,7 +253,7 @@ def test_ctrl_c_is_how_the_pages_end(tmp_path: Path) -> None:
 
     def answers() -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/healthz").json() == {"status": "ok"}
+            return bool(httpx.get(f"http://127.0.0.1:{port}/healthz").json() == {"status": "ok"})
         except httpx.TransportError:
             return False
 
