@@ -19,7 +19,7 @@ Clock = Callable[[], datetime]
 """Aware UTC now; passed in, so that tests freeze it."""
 
 RunId = NewType("RunId", str)
-"""Random, URL-safe, without patient data."""
+"""Random hexadecimal, without patient data: safe in a URL and as a command's argument."""
 
 DOCUMENT_SYSTEM = "urn:epicrisis:run-key"
 """Identifier system of the documents we write; the value is the run key."""

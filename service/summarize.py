@@ -252,7 +252,7 @@ class Summarizer:
                 verify_completions, inputs.kind, record, context, templates, requests, completions
             )
         run = StoredRun(
-            run_id=RunId(secrets.token_urlsafe(12)),
+            run_id=RunId(secrets.token_hex(10)),
             inputs=inputs,
             state=RunState.GENERATED,
             created_at=self._clock(),

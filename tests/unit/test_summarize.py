@@ -160,3 +160,10 @@ async def test_every_input_but_the_servers_address_decides_the_run_key() -> None
         assert with_key(replace(inputs, **other)).key != inputs.key
     assert with_key(replace(inputs, attempt=2)).key != inputs.key
     assert with_key(replace(inputs, budget_tokens=1)).key != inputs.key
+
+
+async def test_a_runs_id_can_stand_in_a_url_and_on_a_command_line() -> None:
+    for _ in range(40):
+        bench = Bench()
+        outcome = await bench.summarizer.summarize("1", dry_run=True)
+        assert outcome.run_id.isalnum()
