@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NewType
 
 from connectors.fhir.pull import Gap
-from service.record.facts import Fact, FactId, Identity, RequiredKind, When
+from service.record.facts import Fact, Identity, RequiredKind, When
 
 Label = NewType("Label", str)
 """`F12`: what a fact is called in one prompt, and all that the decoder may cite."""
@@ -54,10 +54,3 @@ class Context:
     """Tokens of the rendered prompt; at most `budget_tokens`."""
     searched: int
     """How many facts the record holds in all."""
-    _labels: dict[FactId, Label] = field(default_factory=dict, repr=False, compare=False)
-
-    def label_of(self, fact_id: FactId) -> Label | None:
-        """Return the label of a fact, or None when it was left out."""
-        if not self._labels:
-            self._labels.update({fact.id: label for label, fact in self.facts.items()})
-        return self._labels.get(fact_id)

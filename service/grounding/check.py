@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from service.context.chosen import Context, Label
+from service.context.chosen import Context
 from service.grounding.summary import Claim, DraftClaim, Origin, Verdict
 from service.grounding.words import (
     PLAIN_WORDS,
@@ -275,8 +275,3 @@ def _pronouns(gender: str) -> frozenset[str]:
         "female": frozenset(("she", "her", "hers")),
         "male": frozenset(("he", "his", "him")),
     }.get(gender, frozenset()) | {"they", "their"}
-
-
-def labels_of(claim: Claim, context: Context) -> tuple[Label, ...]:
-    """Return the labels of a claim's citations in this Context."""
-    return tuple(label for label in map(context.label_of, claim.citations) if label is not None)

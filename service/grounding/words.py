@@ -107,8 +107,6 @@ def take_apart(text: str, units: frozenset[str] = frozenset()) -> Sentence:
         start, end = match.start("number"), match.end("number")
         if match["comparator"]:
             start = match.start("comparator")
-        if end < len(remaining) and (remaining[end].isalpha() or remaining[end] == "_"):
-            continue  # part of a word: `25mg` is one word, and must stand so in the source
         number = (match["comparator"] or "") + match["number"].rstrip(",")
         if _YEAR.fullmatch(number) and not _unit_after(remaining, end, units):
             spans.append((start, end, DateToken(int(number))))
@@ -157,6 +155,9 @@ def _assemble(text: str, rest: str, spans: list[tuple[int, int, DateToken | Numb
 
 def _unit_after(text: str, end: int, units: frozenset[str]) -> tuple[str, int] | None:
     """Return the folded unit that follows a number, and how many characters it takes."""
+    glued = re.match(r"[^\W\d_]+", text[end:])
+    if glued is not None:  # `2.5mg`: whatever the source's units are, these letters belong to the number
+        return glued.group().casefold(), glued.end()
     match = re.match(r"\s?([^\s,;()]+)", text[end:])
     if match is None:
         return None

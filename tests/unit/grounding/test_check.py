@@ -27,6 +27,14 @@ from service.grounding.check import Checker, Source, judge
 from service.grounding.summary import DraftClaim, Verdict
 from service.record.facts import Fact, Kind, Person, Status
 
+WARFARIN = fact(
+    "warfarin 2.5mg tablet: active order from 01-May-2020",
+    Kind.MEDICATION,
+    status=Status.ACTIVE,
+    recorded_status="active",
+    on="2020-05-01",
+)
+
 SUPPORTED: list[tuple[str, list[Fact]]] = [
     ("Gout is active since 04-Mar-2011.", [GOUT]),
     ("The patient has gout, active since March 4, 2011.", [GOUT]),
@@ -38,6 +46,8 @@ SUPPORTED: list[tuple[str, list[Fact]]] = [
     ("Troponin I was <0.01 ng/mL on 20-Nov-2026.", [TROPONIN]),
     ("Blood pressure was systolic 127.2 mm[Hg] and diastolic 80.5 mm[Hg] on 19-Jan-1990.", [PRESSURE]),
     ("Lisinopril 10 MG oral tablet is an active order from 04-May-2020.", [LISINOPRIL]),
+    ("Warfarin 2.5mg tablet is an active order from 01-May-2020.", [WARFARIN]),
+    ("Warfarin 2.5 mg tablet is an active order from 01-May-2020.", [WARFARIN]),
     ("Simvastatin 20 MG oral tablet was stopped, order from 04-May-2018.", [SIMVASTATIN]),
     ("Colonoscopy was not done, patient refused, recorded 12-Mar-2019.", [COLONOSCOPY]),
     (
@@ -101,6 +111,25 @@ REFUSED: list[tuple[str, list[Fact], Verdict, str]] = [
         Verdict.UNSUPPORTED,
         "number_not_in_source",
     ),
+    (
+        "Warfarin 7.5mg tablet is an active order from 01-May-2020.",
+        [WARFARIN],
+        Verdict.UNSUPPORTED,
+        "number_not_in_source",
+    ),
+    (
+        "Warfarin 5mg tablet is an active order from 01-May-2020.",
+        [WARFARIN],
+        Verdict.UNSUPPORTED,
+        "number_not_in_source",
+    ),
+    (
+        "Warfarin 2.5g tablet is an active order from 01-May-2020.",
+        [WARFARIN],
+        Verdict.UNSUPPORTED,
+        "unit_not_in_source",
+    ),
+    ("Gout is active since 2011-13-45.", [GOUT], Verdict.UNSUPPORTED, "number_not_in_source"),
     ("Gout is active since 04-Apr-2011.", [GOUT], Verdict.UNSUPPORTED, "date_not_in_source"),
     ("Gout began three years ago.", [GOUT], Verdict.UNSUPPORTED, "relative_date"),
     ("Gout is active today.", [GOUT], Verdict.UNSUPPORTED, "relative_date"),
