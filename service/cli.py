@@ -384,19 +384,27 @@ def _show_outcome(outcome: Outcome) -> None:
 
 
 def _show_demo(report: DemoReport) -> None:
+    counts = (
+        "resources",
+        "facts",
+        "skipped",
+        "prompt_tokens",
+        "claims_published",
+        "claims_from_model",
+        "claims_dropped",
+    )
     print_table(
         report.message,
-        ("patient", "#resources", "#facts", "#skipped", "#prompt tokens", "#published", "#by the model",
-         "#dropped", "document", "#seconds"),
+        ("chart", "#resources", "#facts", "#skipped", "#tokens", "#published", "#model", "#dropped", "#s"),
         [
-            (*(str(row[name]) for name in (
-                "patient", "resources", "facts", "skipped", "prompt_tokens", "claims_published",
-                "claims_from_model", "claims_dropped", "document",
-            )), f"{sum(row['seconds'].values()):.0f}")  # type: ignore[attr-defined]
-            for row in report.patients
+            (str(number), *(str(row[name]) for name in counts), f"{sum(row['seconds'].values()):.0f}")  # type: ignore[attr-defined]
+            for number, row in enumerate(report.patients, 1)
         ],
-    )  # fmt: skip
-    stderr.print(f"The EHR is at {report.fhir_url}.")
+    )
+    stderr.print(
+        "Published: statements in the document; model: those written by the model, the rest by code."
+    )
+    stderr.print(f"The documents: {report.fhir_url}/DocumentReference?_security=AIAST", soft_wrap=True)
 
 
 def main() -> None:

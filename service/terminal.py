@@ -37,10 +37,12 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Print a table on stdout; numbers stand right."""
+    """Print a table on stdout. A column whose name begins with # holds numbers, which stand right."""
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="right" if name.startswith("#") else "left", overflow="fold")
+        table.add_column(
+            name.lstrip("#"), justify="right" if name.startswith("#") else "left", overflow="fold"
+        )
     for row in rows:
         table.add_row(*row)
     stdout.print(table)
