@@ -48,7 +48,7 @@ class _Link(NamedTuple):
 
 
 async def fetch_attachments(
-    client: FhirClient, resources: list[dict[str, Any]], on_progress: Progress
+    client: FhirClient, resources: Iterable[dict[str, Any]], on_progress: Progress
 ) -> Attachments:
     """Fetch what documents and reports link to, in parallel. Never raises ConnectorError."""
     found = Attachments()

@@ -56,6 +56,8 @@ class Page:
     """As the server wrote it; None on the last page."""
     included: int = 0
     """How many of the resources were not matches but came along (`search.mode = include`)."""
+    size: int = 0
+    """Length of the page's JSON, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,7 @@ class FhirClient:
             total=total if isinstance(total, int) and not isinstance(total, bool) else None,
             next_link=_next_link(bundle),
             included=included,
+            size=len(answer.body),
         )
 
     def _written(self, answer: Answer) -> Written:

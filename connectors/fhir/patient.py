@@ -19,6 +19,7 @@ from connectors.fhir.capabilities import Capabilities
 from connectors.fhir.client import FhirClient, Identity, Page, Progress, identity
 from connectors.fhir.compartment import COMPARTMENT, search_param
 from connectors.fhir.outcome import gap_of_outcome, reason_of_error
+from connectors.fhir.packed import Packed
 from connectors.fhir.pull import Gap, GapReason, Pull
 from connectors.fhir.reference import parse_patient_id, parse_reference
 from connectors.http import Params, metered
@@ -51,7 +52,7 @@ async def pull_patient(
         attachments = await fetch_attachments(client, gathered.resources, gathered.on_progress)
     return Pull(
         patient_id=wanted,
-        resources=tuple(gathered.resources),
+        resources=gathered.resources,
         gaps=_merge_gaps([*gathered.gaps, *attachments.gaps]),
         read_at=read_at,
         requests=meter.requests,
@@ -79,20 +80,20 @@ class _Gathered:
     """What came so far, each version once, in the order of arrival."""
 
     on_progress: Progress
-    resources: list[dict[str, Any]] = field(default_factory=list)
+    resources: Packed = field(default_factory=Packed)
     gaps: list[Gap] = field(default_factory=list)
     _seen: set[Identity] = field(default_factory=set)
     _counts: Counter[str] = field(default_factory=Counter)
 
-    def add(self, what: str, resources: Iterable[dict[str, Any]]) -> None:
-        seen, kept = self._seen, self.resources
-        before = len(kept)
+    def add(self, what: str, resources: Iterable[dict[str, Any]], size: int = 0) -> None:
+        seen, new = self._seen, []
         for resource in resources:
             key = identity(resource)
             if key not in seen or "id" not in resource:
                 seen.add(key)
-                kept.append(resource)
-        self._counts[what] += len(kept) - before
+                new.append(resource)
+        self.resources.extend(new, size)
+        self._counts[what] += len(new)
         self.on_progress(what, self._counts[what])
 
 
@@ -145,7 +146,7 @@ async def _read_pages(client: FhirClient, search: _Search, gathered: _Gathered, 
     query = (*search.query, ("_count", str(client.limits.page_size)))
     try:
         async for page in client.pages(search.path, query):
-            gathered.add(resource_type or "record", page.resources)
+            gathered.add(resource_type or "record", page.resources, page.size)
             gaps += [gap for o in page.outcomes if (gap := gap_of_outcome(o, resource_type))]
             count.add(page)
     except ConnectorError as error:
@@ -188,7 +189,7 @@ def _gap_of_error(error: ConnectorError, resource_type: str | None, pages_read: 
     return Gap(resource_type, GapReason.NOT_SUPPORTED if unknown else reason_of_error(error), error.message)
 
 
-def _not_offered(capabilities: Capabilities, resources: list[dict[str, Any]]) -> list[Gap]:
+def _not_offered(capabilities: Capabilities, resources: Iterable[dict[str, Any]]) -> list[Gap]:
     """Name the types that could not be asked for. `$everything` finds only what a server indexes, too."""
     came = {str(resource.get("resourceType")) for resource in resources}
     missing = [t for t in COMPARTMENT if not capabilities.offers_search(t) and t not in came]
@@ -214,7 +215,7 @@ async def _read_medication(client: FhirClient, reference: str, gathered: _Gather
         gathered.gaps.append(Gap("Medication", reason_of_error(error), error.message))
 
 
-def _medication_references(client: FhirClient, resources: list[dict[str, Any]]) -> list[str]:
+def _medication_references(client: FhirClient, resources: Iterable[dict[str, Any]]) -> list[str]:
     found: dict[str, None] = {}
     for resource in resources:
         holder = resource.get("medicationReference")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+
+from connectors.fhir.packed import Packed
 
 
 class GapReason(StrEnum):
@@ -38,7 +39,7 @@ class Pull:
     """One patient's resources as received, and what could not be fetched."""
 
     patient_id: str
-    resources: tuple[dict[str, Any], ...]
+    resources: Packed
     """Each as received; a resource the server sent twice in the same version is here once."""
     gaps: tuple[Gap, ...]
     read_at: datetime

@@ -5,6 +5,7 @@ Values only: nothing here reads a clock, a network or a setting, and nothing her
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -138,6 +139,8 @@ class ResourceVersion:
     """`Observation/123`; the `fullUrl` where there is no id."""
     version: str | None
     digest: str
+    updated: str = ""
+    """`meta.lastUpdated` as recorded: the order in which facts came to be known; empty where not given."""
 
     @property
     def versioned_reference(self) -> str:
@@ -182,6 +185,20 @@ class Fact:
     """Further (label, text) pairs as recorded: dosage, reaction, reason, body site, laterality, note."""
     body: str = ""
     """The whole text of a note or report; empty for other kinds."""
+    copies: tuple[ResourceVersion, ...] = ()
+    """Further resource versions that say the same, oldest first: repeated orders, copied-forward text."""
+    span: tuple[int, int] | None = None
+    """For a sentence of a note: its first and its last-plus-one character in the note's text."""
+
+    @property
+    def sources(self) -> tuple[ResourceVersion, ...]:
+        """Every resource version that this statement rests on, the one that is shown first."""
+        return (self.source, *self.copies)
+
+    @property
+    def updated(self) -> str:
+        """When the newest of its sources was last updated, as recorded; empty where no server said so."""
+        return max(source.updated for source in self.sources)
 
 
 class Absence(StrEnum):
@@ -226,10 +243,20 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Skip:
+    """One resource that was not read for facts, and why."""
+
+    reference: str
+    """`Claim/7`; `entry 12` (counted from 1) for what is no resource."""
+    reason: str
+    """One of the constants in `service.record.assemble`."""
+
+
+@dataclass(frozen=True, slots=True)
 class PatientRecord:
     """A patient's record as dated, coded, citable facts, with the account of what was not kept.
 
-    `seen = kept + sum(skipped.values())` always holds, counted in resources.
+    `seen = kept + len(skips)` always holds, counted in resources.
     """
 
     identity: Identity
@@ -237,8 +264,8 @@ class PatientRecord:
     """Stable order: by kind, then oldest first, then id."""
     seen: int
     kept: int
-    skipped: Mapping[str, int]
-    """Reason → number of resources. Reasons are the constants in `service.record.assemble`."""
+    skips: tuple[Skip, ...]
+    """Every resource that was not kept, by reference."""
     gaps: tuple[Gap, ...]
     inputs: tuple[ResourceVersion, ...]
     """Every resource version that could shape the summary, sorted; our own and other AI output left out."""
@@ -249,6 +276,11 @@ class PatientRecord:
     problems: tuple[str, ...] = ()
     """Odd things met while reading, without patient data: `Observation: value of two types`."""
     _by_id: dict[FactId, Fact] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Reason → number of resources that were not kept for it."""
+        return dict(sorted(Counter(skip.reason for skip in self.skips).items()))
 
     def fact(self, fact_id: FactId) -> Fact:
         """Return the fact with this id. Raises KeyError where there is none."""

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from connectors.errors import ServerFailed
+from connectors.fhir.packed import Packed
 from connectors.fhir.pull import Gap, GapReason, Pull
 from fixtures.answers import change_numbers, copy_lines
 from fixtures.charts import canary_resources
@@ -41,7 +42,7 @@ class EhrDouble:
     documents: dict[str, str] = field(default_factory=dict)
 
     async def pull(self, patient_id: str, on_progress: Callable[[str, int], None] | None = None) -> Pull:
-        return Pull(patient_id, tuple(canary_resources(patient_id)), self.gaps, NOW)
+        return Pull(patient_id, Packed(canary_resources(patient_id)), self.gaps, NOW)
 
     async def find_document(self, system: str, value: str) -> str | None:
         return self.documents.get(value)
