@@ -1,19 +1,18 @@
 """Resources → PatientRecord: every resource is kept as facts, or counted with the reason why it was not.
 
-Total: no JSON value makes it raise, and `seen = kept + sum(skipped.values())` always holds.
+Total: no JSON value makes it raise, and `seen = kept + len(skips)` always holds.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
 from connectors.fhir.pull import Gap
 from service.record.dates import load_zone
 from service.record.directives import is_directive_consent
-from service.record.facts import Fact, Identity, Kind, PatientRecord, Resource, ResourceVersion
+from service.record.facts import Fact, Identity, Kind, PatientRecord, Resource, ResourceVersion, Skip
 from service.record.fhirjson import Element
 from service.record.identity import (
     NO_IDENTITY,
@@ -31,8 +30,9 @@ from service.record.labels import (
     labels_ai_output,
     security_codes,
 )
+from service.record.merge import merge_alike
 from service.record.readers import ADMINISTRATIVE, READERS, SUPPORTING
-from service.record.reading import Chart, Reading
+from service.record.reading import Chart, Reading, what_it_lends
 from service.record.references import (
     References,
     base_of,
@@ -89,9 +89,17 @@ class Policy:
 
 @dataclass(slots=True)
 class _Candidate:
-    element: Element
+    """What is known of one resource between the passes; the resource itself is not held."""
+
+    place: int
     kind: str
     version: ResourceVersion
+    full_url: str
+    ident: str | None
+    ai_targets: tuple[str, ...]
+    """What an AI Provenance points to; the resource itself for the Device of an AI."""
+    rests_on: str = ""
+    """Reference of the Medication without which a medication order says nothing."""
 
 
 @dataclass(slots=True)
@@ -103,7 +111,11 @@ class _Sorting:
     identifiers: frozenset[tuple[str, str]]
     ai_targets: set[str] = field(default_factory=set)
     closed_encounters: set[str] = field(default_factory=set)
-    reasons: dict[str, str] = field(default_factory=dict)
+    supporting: list[ResourceVersion] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+
+    def skip(self, candidate: _Candidate, reason: str) -> None:
+        self.skips.append(Skip(candidate.version.reference, reason))
 
 
 def assemble_record(
@@ -113,33 +125,36 @@ def assemble_record(
     gaps: Sequence[Gap] = (),
     policy: Policy = Policy(),
     binaries: Mapping[str, bytes] | None = None,
+    texts: Mapping[str, Any] | None = None,
     base_url: str = "",
 ) -> PatientRecord:
     """Turn one patient's resources into a record. Never raises, whatever JSON comes in.
 
-    Without `patient_id` the first Patient of the input is meant. `base_url` is the FHIR server that the
-    resources came from: an absolute reference to another server means another resource. The order of the
-    resources changes nothing in the result.
+    Without `patient_id` the first Patient of the input is meant. `texts` holds the texts of attachments
+    that are not plain text. `base_url` is the FHIR server that the resources came from: an absolute
+    reference to another server means another resource. The order of the resources changes nothing.
+
+    The resources are read three times and none is held, so that a `Packed` chart of any size goes through:
+    what is there, what may be read, and what it says.
     """
-    given = list(resources)
-    skipped: Counter[str] = Counter()
+    given: Any = resources if isinstance(resources, Sized) else list(resources)
     notes: set[str] = set()
-    candidates = _versions(given, skipped, notes)
-    patient = find_patient((c.element.raw for c in candidates), patient_id)
+    candidates, skips, patients = _scan(given, notes)
+    patient = find_patient(patients, patient_id)
     chart = _chart(candidates, patient, patient_id, base_url, notes)
     chart.zone, chart.binaries = load_zone(policy.time_zone), dict(binaries or {})
     if policy.time_zone and chart.zone is None:
         notes.add("site: unknown time zone")
-    sorting = _Sorting(chart, policy, _identifiers(patient))
-    readable = _sort(candidates, sorting, skipped)
-    facts, kept = _read_all(readable, chart, skipped)
-    inputs = _inputs(kept, sorting, candidates)
+    sorting = _Sorting(chart, policy, _identifiers(patient), skips=skips)
+    readable = _sort(given, candidates, sorting)
+    facts, kept = _read_all(given, readable, sorting)
+    inputs = _inputs(kept, sorting)
     return PatientRecord(
         identity=_identity(patient, chart, notes),
-        facts=tuple(sorted(facts, key=_place)),
+        facts=tuple(sorted(merge_alike(facts), key=_place)),
         seen=len(given),
         kept=len(kept),
-        skipped=dict(sorted(skipped.items())),
+        skips=tuple(sorted(sorting.skips, key=lambda skip: (skip.reason, skip.reference))),
         gaps=tuple(gaps),
         inputs=inputs,
         digest=record_digest(inputs),
@@ -148,19 +163,35 @@ def assemble_record(
     )
 
 
-def _versions(given: list[Any], skipped: Counter[str], notes: set[str]) -> list[_Candidate]:
+Candidates = dict[int, _Candidate]
+"""Place in the input → what is known of the resource there."""
+
+
+def _scan(given: Iterable[Any], notes: set[str]) -> tuple[Candidates, list[Skip], list[Resource]]:
     """Keep the newest version of every resource; count repeats, older versions and what is no resource."""
-    groups: dict[str, list[_Candidate]] = {}
-    for raw in given:
-        candidate = _candidate(raw, notes)
+    newest: dict[str, _Candidate] = {}
+    ranks: dict[str, tuple[Any, ...]] = {}
+    skips: list[Skip] = []
+    patients: dict[int, Resource] = {}
+    for place, raw in enumerate(given):
+        candidate = _candidate(place, raw, notes)
         if candidate is None:
-            skipped[NOT_A_RESOURCE] += 1
-        else:
-            groups.setdefault(candidate.version.reference, []).append(candidate)
-    return [_newest(group, skipped) for group in groups.values()]
+            skips.append(Skip(f"entry {place + 1}", NOT_A_RESOURCE))
+            continue
+        reference, rank = candidate.version.reference, _rank(candidate, raw)
+        if candidate.kind == "Patient":
+            patients[place] = raw
+        other = newest.get(reference)
+        if other is None or rank > ranks[reference]:
+            newest[reference], ranks[reference] = candidate, rank
+        if other is not None:
+            older = other if newest[reference] is candidate else candidate
+            skips.append(Skip(reference, _repeat(older, newest[reference], notes)))
+    kept = {c.place: c for c in sorted(newest.values(), key=lambda c: c.place)}
+    return kept, skips, [raw for place, raw in patients.items() if place in kept]
 
 
-def _candidate(raw: Any, notes: set[str]) -> _Candidate | None:
+def _candidate(place: int, raw: Any, notes: set[str]) -> _Candidate | None:
     kind = raw.get("resourceType") if isinstance(raw, dict) else None
     if not isinstance(kind, str) or not kind:
         return None
@@ -169,44 +200,42 @@ def _candidate(raw: Any, notes: set[str]) -> _Candidate | None:
         return None
     # What cites a resource that a Bundle gave neither id nor fullUrl can only name its content.
     reference = own_reference(raw) or f"{kind}/~{digest[:16]}"
+    version = ResourceVersion(reference, version_id(raw), digest, last_updated(raw))
+    ident = raw.get("id")
+    return _Candidate(
+        place, kind, version, full_url_of(raw), ident if isinstance(ident, str) else None,
+        _ai_targets(_element(raw, kind, notes), reference),
+    )  # fmt: skip
+
+
+def _element(raw: Resource, kind: str, notes: set[str]) -> Element:
     known = kind if kind in READERS or kind in SUPPORTING or kind in ADMINISTRATIVE else "other type"
-    return _Candidate(Element(raw, known, notes), kind, ResourceVersion(reference, version_id(raw), digest))
+    return Element(raw, known, notes)
 
 
-def _newest(group: list[_Candidate], skipped: Counter[str]) -> _Candidate:
-    if len(group) == 1:
-        return group[0]
-    group.sort(key=_rank, reverse=True)
-    newest = group[0]
-    for other in group[1:]:
-        same_content = other.version.digest == newest.version.digest
-        same_version = other.version.version == newest.version.version
-        skipped[DUPLICATE if same_content or same_version else OLDER_VERSION] += 1
-        if same_version and not same_content:
-            newest.element.note("two contents of one version")
-    return newest
+def _repeat(older: _Candidate, newest: _Candidate, notes: set[str]) -> str:
+    same_content = older.version.digest == newest.version.digest
+    same_version = older.version.version == newest.version.version
+    if same_version and not same_content:
+        _element({}, newest.kind, notes).note("two contents of one version")
+    return DUPLICATE if same_content or same_version else OLDER_VERSION
 
 
-def _rank(candidate: _Candidate) -> tuple[str, int, str, str, str]:
+def _rank(candidate: _Candidate, raw: Resource) -> tuple[str, int, str, str, str]:
     number = candidate.version.version or ""
     counted = int(number) if number.isdecimal() and len(number) < 19 else 0
-    raw = candidate.element.raw
-    return last_updated(raw), counted, number, candidate.version.digest, full_url_of(raw)
+    return candidate.version.updated, counted, number, candidate.version.digest, candidate.full_url
 
 
 def _chart(
-    candidates: list[_Candidate],
-    patient: Resource | None,
-    patient_id: str | None,
-    base_url: str,
-    notes: set[str],
+    candidates: Candidates, patient: Resource | None, patient_id: str | None, base_url: str, notes: set[str]
 ) -> Chart:
     bases = {base_url.rstrip("/")} if base_url else set()
-    bases |= {base for c in candidates if (base := base_of(full_url_of(c.element.raw)))}
+    bases |= {base for c in candidates.values() if (base := base_of(c.full_url))}
     references = References(bases)
-    for candidate in sorted(candidates, key=lambda c: c.version.reference):
-        references.add(candidate.element.raw, candidate.version.reference)
-    own = _patient_reference(patient, patient_id, candidates)
+    for candidate in sorted(candidates.values(), key=lambda c: c.version.reference):
+        references.add(candidate.version.reference, candidate.full_url, candidate.ident)
+    own = _patient_reference(patient, patient_id)
     accepted = {own} if own else set()
     for link in Element(patient or {}, "Patient", notes).children("link"):
         if link.text("type") == "replaces" and link.reference("other"):
@@ -214,9 +243,9 @@ def _chart(
     return Chart(own, frozenset(accepted), references, notes=notes)
 
 
-def _patient_reference(patient: Resource | None, patient_id: str | None, candidates: list[_Candidate]) -> str:
+def _patient_reference(patient: Resource | None, patient_id: str | None) -> str:
     if patient is not None:
-        return next(c.version.reference for c in candidates if c.element.raw is patient)
+        return own_reference(patient) or f"Patient/~{(content_digest(patient) or '')[:16]}"
     return f"Patient/{plain_id(patient_id)}" if patient_id else ""
 
 
@@ -233,67 +262,78 @@ def _identity(patient: Resource | None, chart: Chart, notes: set[str]) -> Identi
     return read_identity(Element(patient, "Patient", notes), chart.patient)
 
 
-def _sort(candidates: list[_Candidate], sorting: _Sorting, skipped: Counter[str]) -> list[_Candidate]:
+def _sort(given: Iterable[Any], candidates: Candidates, sorting: _Sorting) -> Candidates:
     """Decide for every resource why it is not read; return those that are."""
-    _find_ai_output(candidates, sorting)
-    _find_closed_encounters(candidates, sorting)
-    chart = sorting.chart
-    for candidate in candidates:
-        reason = _reason(candidate, sorting)
-        reference = candidate.version.reference
+    for candidate in candidates.values():
+        sorting.ai_targets.update(map(sorting.chart.references.resolve, candidate.ai_targets))
+    if sorting.policy.departments:
+        _find_closed_encounters(given, candidates, sorting)
+    chart, readable = sorting.chart, dict(candidates)
+    for candidate, element in _elements(given, candidates, chart.notes):
+        reason, reference = _reason(candidate, element, sorting), candidate.version.reference
         if reason in (OWN_OUTPUT, RESTRICTED, ENTERED_IN_ERROR):
             chart.hidden.add(reference)
         elif reason in ("", SUPPORTING_ONLY):
-            chart.readable[reference] = candidate.element.raw
+            chart.readable[reference] = what_it_lends(element.raw)
         if reason:
-            sorting.reasons[reference] = reason
-    readable = []
-    for candidate in candidates:
-        reference = candidate.version.reference
-        if reference not in sorting.reasons and _rests_on_hidden(candidate, chart):
-            sorting.reasons[reference] = RESTRICTED
-            chart.hidden.add(reference)
-            chart.readable.pop(reference, None)
-        if reference in sorting.reasons:
-            skipped[sorting.reasons[reference]] += 1
-        else:
-            readable.append(candidate)
-    return sorted(readable, key=lambda c: c.version.reference)
+            del readable[candidate.place]
+            sorting.skip(candidate, reason)
+        if reason == SUPPORTING_ONLY:
+            sorting.supporting.append(candidate.version)
+        candidate.rests_on = _rests_on(element, candidate.kind)
+    for candidate in list(readable.values()):
+        if candidate.rests_on and chart.references.resolve(plain(candidate.rests_on)) in chart.hidden:
+            # A medication order names its drug by a resource that may not show.
+            chart.hidden.add(candidate.version.reference)
+            chart.readable.pop(candidate.version.reference, None)
+            del readable[candidate.place]
+            sorting.skip(candidate, RESTRICTED)
+    return readable
 
 
-def _reason(candidate: _Candidate, sorting: _Sorting) -> str:
+def _elements(
+    given: Iterable[Any], candidates: Candidates, notes: set[str]
+) -> Iterator[tuple[_Candidate, Element]]:
+    for place, raw in enumerate(given):
+        candidate = candidates.get(place)
+        if candidate is not None:
+            yield candidate, _element(raw, candidate.kind, notes)
+
+
+def _reason(candidate: _Candidate, element: Element, sorting: _Sorting) -> str:
     """Return why a resource is not read for facts; empty where it is."""
-    element, kind = candidate.element, candidate.kind
+    kind = candidate.kind
     is_supporting = kind in SUPPORTING or (kind == "Device" and "patient" not in element.raw)
     if kind in ADMINISTRATIVE or (kind == "Consent" and not is_directive_consent(element)):
         return ADMINISTRATIVE_ONLY
     if not is_supporting and kind not in READERS:
         return UNSUPPORTED_TYPE
     labels = security_codes(element)
-    if _is_ai_output(candidate, labels, sorting):
+    if _is_ai_output(candidate, element, labels, sorting):
         return OWN_OUTPUT
     if not is_supporting:
-        misplaced = _misplaced(candidate, sorting)
+        misplaced = _misplaced(candidate, element, sorting)
         if misplaced:
             return misplaced
     if is_entered_in_error(element):
         return ENTERED_IN_ERROR
     if not sorting.policy.keep_restricted and (
-        is_restricted(labels, sorting.policy.allowed_labels) or _is_site_restricted(candidate, sorting)
+        is_restricted(labels, sorting.policy.allowed_labels)
+        or _is_site_restricted(candidate, element, sorting)
     ):
         return RESTRICTED
     return SUPPORTING_ONLY if is_supporting else ""
 
 
-def _misplaced(candidate: _Candidate, sorting: _Sorting) -> str:
+def _misplaced(candidate: _Candidate, element: Element, sorting: _Sorting) -> str:
     """Return why a resource is not this patient's (SAFETY 1); empty where its subject is this patient."""
     if not sorting.chart.patient:
         return NO_PATIENT
     if candidate.kind == "Patient":
         return "" if candidate.version.reference == sorting.chart.patient else OTHER_PATIENT
-    holders = [candidate.element.child(key) for key in _SUBJECT_KEYS if candidate.element.raw.get(key)]
+    holders = [element.child(key) for key in _SUBJECT_KEYS if element.raw.get(key)]
     if not holders:
-        candidate.element.note(WITHOUT_SUBJECT)
+        element.note(WITHOUT_SUBJECT)
         return NO_SUBJECT
     return "" if all(_is_this_patient(holder, sorting) for holder in holders) else OTHER_PATIENT
 
@@ -312,23 +352,21 @@ def _is_this_patient(holder: Element, sorting: _Sorting) -> bool:
     return (identifier.text("system"), identifier.text("value")) in sorting.identifiers
 
 
-def _find_ai_output(candidates: list[_Candidate], sorting: _Sorting) -> None:
+def _ai_targets(element: Element, reference: str) -> tuple[str, ...]:
     """Find AI output by its Provenance, since some servers drop `meta.security`, and AI by its Device."""
-    resolve = sorting.chart.references.resolve
-    for candidate in candidates:
-        if candidate.kind == "Provenance" and labels_ai_output(candidate.element):
-            targets = candidate.element.children("target")
-            sorting.ai_targets.update(resolve(t.text("reference")) for t in targets if t.text("reference"))
-        elif candidate.kind == "Device" and (
-            has_own_identifier(candidate.element)
-            or is_ai_device(candidate.element)
-            or is_ai_labelled(security_codes(candidate.element))
-        ):
-            sorting.ai_targets.add(candidate.version.reference)
+    kind = element.raw["resourceType"]
+    if kind == "Provenance" and labels_ai_output(element):
+        return tuple(text for t in element.children("target") if (text := t.text("reference")))
+    if kind == "Device" and (
+        has_own_identifier(element) or is_ai_device(element) or is_ai_labelled(security_codes(element))
+    ):
+        return (reference,)
+    return ()
 
 
-def _is_ai_output(candidate: _Candidate, labels: tuple[Any, ...], sorting: _Sorting) -> bool:
-    element = candidate.element
+def _is_ai_output(
+    candidate: _Candidate, element: Element, labels: tuple[Any, ...], sorting: _Sorting
+) -> bool:
     found = (
         candidate.version.reference in sorting.ai_targets
         or is_ai_labelled(labels)
@@ -348,16 +386,14 @@ def _is_authored_by_ai(element: Element, sorting: _Sorting) -> bool:
     return any(resolve(h.text("reference")) in sorting.ai_targets for h in holders if h.text("reference"))
 
 
-def _find_closed_encounters(candidates: list[_Candidate], sorting: _Sorting) -> None:
-    if not sorting.policy.departments:
-        return
-    for candidate in candidates:
-        if candidate.kind == "Encounter" and _is_in_department(candidate.element, sorting):
+def _find_closed_encounters(given: Iterable[Any], candidates: Candidates, sorting: _Sorting) -> None:
+    for candidate, element in _elements(given, candidates, sorting.chart.notes):
+        if candidate.kind == "Encounter" and _is_in_department(element, sorting):
             sorting.closed_encounters.add(candidate.version.reference)
 
 
-def _is_site_restricted(candidate: _Candidate, sorting: _Sorting) -> bool:
-    policy, element = sorting.policy, candidate.element
+def _is_site_restricted(candidate: _Candidate, element: Element, sorting: _Sorting) -> bool:
+    policy = sorting.policy
     if policy.note_types and candidate.kind in ("DocumentReference", "DiagnosticReport"):
         concepts = [c for key in ("type", "category", "code") for c in element.concepts(key)]
         if any(concept.has(policy.note_types) for concept in concepts):
@@ -393,39 +429,34 @@ def _is_in_department(element: Element, sorting: _Sorting) -> bool:
     )
 
 
-def _rests_on_hidden(candidate: _Candidate, chart: Chart) -> bool:
-    """Tell whether a medication order names its drug by a resource that may not show."""
-    if (
-        not candidate.kind.startswith("Medication")
-        or candidate.element.concept("medicationCodeableConcept").name
-    ):
-        return False
-    reference = candidate.element.reference("medicationReference")
-    return bool(reference) and chart.references.resolve(plain(reference)) in chart.hidden
+def _rests_on(element: Element, kind: str) -> str:
+    if not kind.startswith("Medication") or element.concept("medicationCodeableConcept").name:
+        return ""
+    return element.reference("medicationReference")
 
 
 def _read_all(
-    candidates: list[_Candidate], chart: Chart, skipped: Counter[str]
-) -> tuple[list[Fact], list[_Candidate]]:
+    given: Iterable[Any], readable: Candidates, sorting: _Sorting
+) -> tuple[list[Fact], list[ResourceVersion]]:
     facts: list[Fact] = []
-    kept: list[_Candidate] = []
-    for candidate in candidates:
-        found = _read(candidate, chart)
+    kept: list[ResourceVersion] = []
+    for candidate, element in _elements(given, readable, sorting.chart.notes):
+        found = _read(candidate, element, sorting.chart)
         if found:
             facts.extend(found)
-            kept.append(candidate)
+            kept.append(candidate.version)
         else:
-            candidate.element.note(UNREADABLE)
-            skipped[NO_STATEMENT] += 1
+            element.note(UNREADABLE)
+            sorting.skip(candidate, NO_STATEMENT)
     return facts, kept
 
 
-def _read(candidate: _Candidate, chart: Chart) -> list[Fact]:
+def _read(candidate: _Candidate, element: Element, chart: Chart) -> list[Fact]:
     try:
-        reading = Reading(chart, candidate.element, candidate.version)
-        return list(READERS[candidate.kind](candidate.element, reading))
+        reading = Reading(chart, element, candidate.version)
+        return list(READERS[candidate.kind](element, reading))
     except Exception:  # a reader's bug must cost one resource, said aloud, and not the patient's whole record
-        candidate.element.note(READER_FAILED)
+        element.note(READER_FAILED)
         return []
 
 
@@ -433,14 +464,11 @@ def _place(fact: Fact) -> tuple[Any, ...]:
     when = fact.when
     times = (when.earliest.timestamp(), when.latest.timestamp()) if when else (float("-inf"), float("-inf"))
     base, _, number = fact.id.partition("#")
-    return _KIND_ORDER[fact.kind], *times, base, int(number or 1)
+    return _KIND_ORDER[fact.kind], *times, base, fact.span or (0, 0), int(number) if number.isdecimal() else 1
 
 
-def _inputs(
-    kept: list[_Candidate], sorting: _Sorting, candidates: list[_Candidate]
-) -> tuple[ResourceVersion, ...]:
+def _inputs(kept: list[ResourceVersion], sorting: _Sorting) -> tuple[ResourceVersion, ...]:
     """Return every version that could shape the summary: kept, supporting, and attachments fetched by url."""
-    found = [c.version for c in kept]
-    found += [c.version for c in candidates if sorting.reasons.get(c.version.reference) == SUPPORTING_ONLY]
+    found = [*kept, *sorting.supporting]
     found += [ResourceVersion(url, None, digest) for url, digest in sorting.chart.binary_reads.items()]
     return tuple(sorted(found, key=lambda v: (v.reference, v.version or "", v.digest)))

@@ -243,6 +243,18 @@ def _role(words: str) -> str:
     return next((role for role, pattern in _ROLE_WORDS if pattern.search(words)), "")
 
 
+_LENT = (
+    "resourceType", "code", "name", "title", "vaccineCode", "type", "description", "verificationStatus",
+    "practitioner", "deviceName", "modelNumber", "ingredient", "relationship", "data", "content", "contentType",
+)  # fmt: skip
+"""What readers ask of a resource that another one refers to: its name, and the text of a Binary."""
+
+
+def what_it_lends(resource: Resource) -> Resource:
+    """Return the part of a resource that others may show: all that is held of it while a chart is read."""
+    return {key: resource[key] for key in _LENT if key in resource}
+
+
 def is_refuted(resource: Element) -> bool:
     """Tell whether a condition or allergy is recorded as not present."""
     return "verificationStatus" in resource.raw and resource.concept("verificationStatus").code() == "refuted"

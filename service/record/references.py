@@ -98,14 +98,12 @@ class References:
         self._by_name: dict[str, str] = {}
         self._by_id: dict[str, str] = {}
 
-    def add(self, resource: Resource, own: str) -> None:
-        """Register the names of one resource whose own reference is `own`."""
+    def add(self, own: str, full_url: str, ident: str | None) -> None:
+        """Register the names of one resource: its own reference, its Bundle entry's URL and its id."""
         self._by_name[own] = own
-        url = full_url_of(resource)
-        if url:
-            self._by_name[plain(url)] = own
-        ident = resource.get("id")
-        if isinstance(ident, str):
+        if full_url:
+            self._by_name[plain(full_url)] = own
+        if ident is not None:
             self._by_id[ident] = "" if ident in self._by_id and self._by_id[ident] != own else own
 
     def resolve(self, reference: str) -> str:

@@ -129,7 +129,7 @@ partial = st.one_of(
 @given(st.lists(partial, min_size=2, max_size=8))
 def test_partial_dates_order_correctly(dates: list[str]) -> None:
     observations = [
-        {**resource("Observation", effectiveDateTime=d, code={"text": "x"}, status="final"), "id": str(i)}
+        {**resource("Observation", effectiveDateTime=d, code={"text": f"x{i}"}, status="final"), "id": str(i)}
         for i, d in enumerate(dates)
     ]
     found = [f.when for f in facts_of(*observations)]
