@@ -35,5 +35,11 @@ class Limits:
     max_attachment_bytes: int = 10 * MIB
     max_attachments_bytes: int = 100 * MIB
     """All attachments of one pull together."""
+    refresh_overlap_s: float = 300.0
+    """How far before the last read a refresh begins: clocks differ, and transactions commit late."""
+    whole_every_s: float = 24 * 3600.0
+    """A record that was read whole longer ago is read whole again, whatever a refresh would find."""
+    max_rereads: int = 50
+    """Resources that a refresh looks up one by one to see whether they were deleted."""
     allow_plain_http: bool = False
     """Unencrypted http to hosts other than this one."""

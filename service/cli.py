@@ -6,7 +6,9 @@ import asyncio
 import errno
 import sys
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +18,12 @@ import uvicorn
 from connectors.errors import BrokenJson, ConnectorError
 from connectors.fhir.codec import decode
 from service.api.security import check_bind
-from service.context.choose import TokenCount, choose_facts
+from service.context.choose import TokenCount, choose_facts, required_in
 from service.context.chosen import Context
+from service.context.layout import label_facts
 from service.context.render import whole_chat
-from service.context.templates import TemplateSet, available, load
+from service.context.stay import find_stay
+from service.context.templates import TemplateSet, open_library
 from service.demo import DemoReport, run_demo, start_ehr
 from service.doctor import examine
 from service.engine.profiles import profile_for
@@ -27,14 +31,15 @@ from service.engine.prompt import Profile
 from service.engine.scripted import ScriptedEngine
 from service.engine.tokens import FolderTokenizer
 from service.engine.weights import DEMONSTRATION_MODEL
-from service.errors import EpicrisisError, SettingsError
+from service.errors import EpicrisisError, RecordError, SettingsError
 from service.ports import Action, AuditEntry, RunId, RunState, StoredRun
 from service.record.assemble import assemble_record, resources_of
-from service.record.facts import PatientRecord
+from service.record.facts import Absence, Fact, PatientRecord
 from service.record.required import required_facts
 from service.settings import Settings, load_settings
 from service.summarize import Outcome
 from service.terminal import Steps, print_json, print_table, set_up_logging, stderr, stdout, tell_error
+from service.texts.worker import TextReader, read_texts
 from service.wiring import (
     build_app,
     build_engine,
@@ -67,6 +72,10 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")]
 Kind = Annotated[str, typer.Option("--kind", help="Which template set to use.")]
 BundleFile = Annotated[Path, typer.Argument(help="A FHIR Bundle, resource or list (JSON, also gzipped).")]
+EncounterOption = Annotated[
+    str | None,
+    typer.Option("--encounter", help="The encounter at hand, as Encounter/<id>; else the stay that lasts."),
+]
 PatientOption = Annotated[
     str | None, typer.Option("--patient", help="The patient's id, where the file holds several.")
 ]
@@ -143,6 +152,7 @@ def summarize(
     patient: Annotated[str, typer.Argument(help="The patient's id on the FHIR server.")],
     fhir_url: Annotated[str | None, typer.Option(help="FHIR base URL [EPICRISIS_FHIR_URL].")] = None,
     kind: Kind = "history",
+    encounter: EncounterOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write nothing to the EHR; store locally.")
     ] = False,
@@ -153,8 +163,8 @@ def summarize(
 ) -> None:
     """Summarise one patient and file the draft. The same chart is never filed twice."""
     settings: Settings = context.obj
-    _known(kind)
-    outcome = asyncio.run(_summarize(settings, patient, fhir_url, kind, dry_run, attempt))
+    _known(settings, kind)
+    outcome = asyncio.run(_summarize(settings, patient, fhir_url, kind, encounter, dry_run, attempt))
     print_json(outcome) if as_json else _show_outcome(outcome)
     if outcome.state in (RunState.INCOMPLETE, RunState.WITHHELD):
         raise typer.Exit(NOT_FILED)
@@ -165,8 +175,8 @@ def assemble(
     context: typer.Context, bundle: BundleFile, patient: PatientOption = None, as_json: AsJson = False
 ) -> None:
     """Show the facts of a chart in a file, and what was not kept and why. Sends nothing anywhere."""
-    record = _assemble(context.obj, bundle, patient)
-    print_json(_record_json(record)) if as_json else _show_record(record)
+    record, read_at = _assemble(context.obj, bundle, patient)
+    print_json(_record_json(record, read_at)) if as_json else _show_record(record)
 
 
 @app.command()
@@ -176,19 +186,26 @@ def context(
     budget: Annotated[int, typer.Option(min=1, help="Token budget of the whole prompt.")],
     patient: PatientOption = None,
     kind: Kind = "history",
+    encounter: EncounterOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the prompt that a chart in a file leads to within a budget, and what it leaves out."""
     settings: Settings = context.obj
-    templates = _known(kind)
-    record = _assemble(settings, bundle, patient)
+    templates = _known(settings, kind)
+    record, _ = _assemble(settings, bundle, patient)
+    if encounter is not None and find_stay(record, encounter) is None:
+        raise RecordError("This encounter is not in the patient's record.", "Give it as Encounter/<id>.")
     profile = profile_for(settings.model or DEMONSTRATION_MODEL, settings.profile or None)
+    at_hand = find_stay(record, encounter)
+    required = required_facts(record, encounter=at_hand.reference if at_hand else None)
     chosen = choose_facts(
-        record, required_facts(record), templates, profile, budget, _counter(settings, profile)
-    )
+        record, required, templates, profile, budget, _counter(settings, profile),
+        stay=find_stay(record, encounter, ended=True),
+    )  # fmt: skip
     chat = whole_chat(chosen, templates, profile)
     if as_json:
-        print_json(_context_json(chosen, "\n\n".join(message.content for message in chat)))
+        needed = required_in(record, required, templates)
+        print_json(_context_json(chosen, needed, "\n\n".join(message.content for message in chat)))
         return
     for message in chat:
         stdout.print(f"--- {message.role}\n{message.content}\n", markup=False)
@@ -254,7 +271,13 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 async def _summarize(
-    settings: Settings, patient: str, fhir_url: str | None, kind: str, dry_run: bool, attempt: int
+    settings: Settings,
+    patient: str,
+    fhir_url: str | None,
+    kind: str,
+    encounter: str | None,
+    dry_run: bool,
+    attempt: int,
 ) -> Outcome:
     with Steps() as steps, steps.step("Summarising") as step:
 
@@ -262,7 +285,9 @@ async def _summarize(
             step.detail(f"{stage} {detail}".strip())
 
         async with open_summarizer(settings, fhir_url, tell) as summarizer:
-            return await summarizer.summarize(patient, kind=kind, dry_run=dry_run, attempt=attempt, tell=tell)
+            return await summarizer.summarize(
+                patient, kind=kind, encounter=encounter, dry_run=dry_run, attempt=attempt, tell=tell
+            )
 
 
 def _serve(settings: Settings, host: str, port: int) -> None:
@@ -285,13 +310,17 @@ class _AnnouncingServer(uvicorn.Server):
             stderr.print(f"The pages are at http://{address[0]}:{address[1]}/ — Ctrl-C stops.")
 
 
-def _known(kind: str) -> TemplateSet:
-    if kind not in available():
-        raise SettingsError(f"There is no template set of that kind. There are: {', '.join(available())}.")
-    return load(kind)
+def _known(settings: Settings, kind: str) -> TemplateSet:
+    library = open_library(settings.prompts)
+    if kind not in library.available():
+        sets = ", ".join(library.available())
+        raise SettingsError(f"There is no template set of that kind. There are: {sets}.")
+    return library.load(kind)
 
 
-def _assemble(settings: Settings, path: Path, patient: str | None) -> PatientRecord:
+def _assemble(settings: Settings, path: Path, patient: str | None) -> tuple[PatientRecord, datetime]:
+    """Return the record in a file, and when the file was read."""
+    read_at = utc_now()
     try:
         data = path.read_bytes() if str(path) != "-" else sys.stdin.buffer.read()
         if data[:2] == b"\x1f\x8b":
@@ -303,13 +332,17 @@ def _assemble(settings: Settings, path: Path, patient: str | None) -> PatientRec
         ) from None
     except (BrokenJson, zlib.error):
         raise BrokenJson("The file is not JSON.", "Give a FHIR Bundle, a resource, or a list.") from None
-    return assemble_record(resources_of(content), patient, policy=policy(settings))
+    resources = list(resources_of(content))
+    texts = read_texts(resources, {}, TextReader())
+    return assemble_record(resources, patient, policy=policy(settings), texts=texts), read_at
 
 
 def _counter(settings: Settings, profile: Profile) -> TokenCount:
     """Return the tokenizer of the model that would serve, without starting an engine."""
     if settings.engine == "scripted":
         return lambda chat: asyncio.run(ScriptedEngine().count_tokens(chat))
+    if settings.tokenizer:
+        return FolderTokenizer(settings.tokenizer, profile).count
     if settings.engine_url:
         return lambda chat: asyncio.run(_count_remotely(settings, chat))
     return FolderTokenizer(model_folder(settings, stderr.print), profile).count
@@ -336,30 +369,66 @@ def _stored(settings: Settings, run: str) -> StoredRun:
         audit.close()
 
 
-def _record_json(record: PatientRecord) -> dict[str, Any]:
+_COMPLETE = {
+    Absence.LISTED: "listed",
+    Absence.NONE_RECORDED: "none-recorded",
+    Absence.NOT_RETRIEVED: "not-retrieved",
+}
+
+
+def _record_json(record: PatientRecord, read_at: datetime) -> dict[str, Any]:
+    labels = label_facts(record)
+    required = required_facts(record)
     return {
         "patient": record.identity,
         "seen": record.seen,
         "kept": record.kept,
-        "skipped": dict(record.skipped),
+        "skipped": record.skips,
+        "facts": [_fact_json(fact, labels[fact.id], read_at) for fact in record.facts],
+        "complete": {kind.key: _COMPLETE[kind.state] for kind in required},
+        "required": required,
         "digest": record.digest,
         "as_of": record.as_of.recorded if record.as_of else None,
-        "required": required_facts(record),
-        "facts": record.facts,
         "problems": record.problems,
     }
 
 
-def _context_json(chosen: Context, prompt: str) -> dict[str, Any]:
+def _fact_json(fact: Fact, label: str, read_at: datetime) -> dict[str, Any]:
     return {
-        "budget": chosen.budget_tokens,
+        "label": label,
+        "id": fact.id,
+        "kind": fact.kind,
+        "text": fact.text,
+        "date": fact.when.recorded if fact.when else None,
+        "status": fact.status,
+        "name": fact.name,
+        "value": fact.value,
+        "span": fact.span,
+        "sources": [
+            {
+                "reference": source.reference,
+                "version": source.version,
+                "sha256": source.digest,
+                "read_at": read_at,
+            }
+            for source in fact.sources
+        ],
+    }
+
+
+def _context_json(chosen: Context, needed: Sequence[Fact], prompt: str) -> dict[str, Any]:
+    shown = {fact.id for fact in chosen.facts.values()}
+    return {
+        "prompt": prompt,
         "tokens": chosen.tokens,
+        "budget": chosen.budget_tokens,
+        "shown": len(shown),
+        "left_out": chosen.left_out,
+        "required": {"total": len(needed), "shown": sum(fact.id in shown for fact in needed)},
         "searched": chosen.searched,
         "facts": {label: fact.id for label, fact in chosen.facts.items()},
         "sections": chosen.sections,
-        "required": chosen.required,
-        "left_out": chosen.left_out,
-        "prompt": prompt,
+        "encounter": chosen.stay.reference if chosen.stay else None,
     }
 
 

@@ -25,6 +25,8 @@ DOCUMENT_SYSTEM = "urn:epicrisis:run-key"
 """Identifier system of the documents we write; the value is the run key."""
 DEVICE_SYSTEM = "urn:epicrisis:model"
 """Identifier system of the Device that stands for a model; the value is its digest."""
+KEPT_AREAS = frozenset({"snapshot", "digest"})
+"""The areas of a Vault: fetched charts, and what the engine said about a window of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,9 @@ class RunInputs:
     rules_version: str
     access_profile: str
     budget_tokens: int
+    encounter: str = ""
+    """The encounter at hand where one was named, `Encounter/9`; an admission that lasts is found in the
+    record, which is an input itself."""
     attempt: int = 1
 
 
@@ -135,8 +140,43 @@ class Store(Protocol):
         """Return the newest run with this key that reached GENERATED or later and did not fail."""
         ...
 
+    def find_latest(self, patient: str, kind: str) -> StoredRun | None:
+        """Return the newest FILED run of this patient (`Patient/1`) and kind, or None. Raises StoreError."""
+        ...
+
     def rows(self, limit: int = 50, offset: int = 0) -> tuple[Sequence[RunRow], int]:
         """Return one page of runs, newest first, and how many there are in all."""
+        ...
+
+
+class Vault(Protocol):
+    """Bytes kept encrypted under a key: snapshots of charts, digests of windows.
+
+    Losing one costs time, never truth. `area` is one of KEPT_AREAS and lies in the open; `key` may name a
+    patient, and only its keyed hash is stored. Every method raises StoreError where the database cannot be
+    used, and for an area that does not exist.
+    """
+
+    def get(self, area: str, key: str) -> bytes | None:
+        """Return what was last put, or None; what is damaged or under a lost key is gone, and no error."""
+        ...
+
+    def put(self, area: str, key: str, content: bytes) -> None:
+        """Keep bytes, in place of earlier ones, whole or not at all; of two writers the last one wins.
+
+        Raises StoreError: the disk is full, or the content is larger than a database takes (512 MiB).
+        """
+        ...
+
+    def drop(self, area: str, key: str) -> None:
+        """Forget one entry; where there is none, nothing happens."""
+        ...
+
+    def prune(self, area: str, before: datetime) -> int:
+        """Forget what was neither put nor read since an aware instant, and return how many that were.
+
+        A read counts to the hour: an entry may go up to one hour early.
+        """
         ...
 
 
@@ -207,8 +247,16 @@ class Ehr(Protocol):
         """As whom we read, for run and cache keys: `system:none`, `system:smart:<client id>`."""
         ...
 
-    async def pull(self, patient_id: str, on_progress: Callable[[str, int], None] | None = None) -> Pull:
-        """Fetch one patient. Raises ConnectorError only when nothing useful came back."""
+    async def pull(
+        self,
+        patient_id: str,
+        on_progress: Callable[[str, int], None] | None = None,
+        known: Pull | None = None,
+    ) -> Pull:
+        """Fetch one patient. Raises ConnectorError only when nothing useful came back.
+
+        With `known`, an earlier pull of the same patient, it may fetch only what changed since.
+        """
         ...
 
     async def find_document(self, system: str, value: str) -> str | None:

@@ -71,6 +71,14 @@ class Settings(BaseSettings):
     """Digest of the weights that a remote engine serves, where you know it."""
     profile: str = ""
     """Engine profile by name; empty chooses by the model's name."""
+    tokenizer: Path | None = None
+    """Folder with the served model's tokenizer.json, where a remote engine serves: counts are then local."""
+    digest_windows: int | None = Field(default=None, ge=0)
+    """How many parts of a chart beyond the budget one run may digest; empty: the profile's number."""
+    prompts: Path | None = None
+    """Folder with the site's own template sets, one folder each."""
+    snapshot_days: int = Field(default=30, ge=0)
+    """How long an unused snapshot of a chart, or digest of a part of one, is kept; 0 keeps none."""
     budget_tokens: int | None = Field(default=None, ge=200)
     """Token budget of the context; empty: what the model's window leaves, or the profile's limit."""
 

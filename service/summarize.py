@@ -1,7 +1,7 @@
 """The one use case: a patient's record in, a checked and filed summary out.
 
 This is the only place that knows the order. Read it top to bottom and you have understood the product:
-fetch, assemble, choose, render, generate, verify, store, publish.
+fetch, assemble, choose (digesting what does not fit), render, generate, verify, store, publish.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,13 +21,17 @@ from connectors.errors import ConnectorError
 from connectors.fhir.pull import Pull
 from service.context.choose import choose_facts
 from service.context.chosen import Context
+from service.context.digests import Digest
 from service.context.render import Request, requests_for
-from service.context.templates import TemplateSet, load
+from service.context.stay import Stay, find_stay
+from service.context.templates import Library, TemplateSet, open_library
+from service.digest import Digester
 from service.engine.prompt import Completion, Engine, EngineInfo, Message
-from service.errors import EpicrisisError, RecordError
+from service.errors import EpicrisisError, RecordError, StoreError
 from service.grounding.check import Checker
 from service.grounding.complete import complete_summary
 from service.grounding.parse import parse_claims
+from service.grounding.since import Earlier
 from service.grounding.summary import RULES_VERSION, Origin, Summary
 from service.ports import (
     DOCUMENT_SYSTEM,
@@ -41,16 +45,22 @@ from service.ports import (
     RunState,
     Store,
     StoredRun,
+    Vault,
 )
 from service.record.assemble import Policy, assemble_record, stop_reason
+from service.record.attachments import Extracted
 from service.record.facts import PatientRecord
 from service.record.required import required_facts
+from service.texts.worker import TextReader, read_texts
+from service.writeback.moment import show_instant
 from service.writeback.transaction import build_transaction, refusal
 
 Progress = Callable[[str, str], None]
 """`(stage, detail)`: the detail is safe to show on a terminal; it never names a patient."""
 
-STAGES = ("fetch", "assemble", "choose", "generate", "verify", "publish")
+STAGES = ("fetch", "assemble", "choose", "digest", "generate", "verify", "publish")
+SNAPSHOT = "snapshot"
+"""Area of the vault that holds fetched charts."""
 REQUESTS_IN_FLIGHT = 32
 SEED = 0
 GUIDED_BUDGET_TOKENS = 2500
@@ -75,6 +85,8 @@ class Outcome:
     claims_from_model: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    resources_changed: int | None = None
+    """How many resources a refresh brought; None where the record was read whole."""
     reason: str = ""
     """Why nothing was filed; empty when something was."""
 
@@ -110,7 +122,11 @@ class Summarizer:
         clock: Clock,
         software_version: str,
         budget_tokens: int | None = None,
+        digest_windows: int | None = None,
         policy: Policy | None = None,
+        library: Library | None = None,
+        vault: Vault | None = None,
+        texts: TextReader | None = None,
     ) -> None:
         self._ehr = ehr
         self._engine = engine
@@ -119,13 +135,18 @@ class Summarizer:
         self._clock = clock
         self._version = software_version
         self._budget = budget_tokens
+        self._windows = digest_windows
         self._policy = policy or Policy()
+        self._library = library or open_library()
+        self._vault = vault
+        self._texts = texts or TextReader()
 
     async def summarize(
         self,
         patient_id: str,
         *,
         kind: str = "history",
+        encounter: str | None = None,
         dry_run: bool = False,
         attempt: int = 1,
         actor: str = "system:cli",
@@ -133,17 +154,21 @@ class Summarizer:
     ) -> Outcome:
         """Summarise one patient and file the draft, exactly once for the same inputs.
 
-        Raises ConnectorError, RecordError, EngineError, StoreError or FilingError. An incomplete record
-        is stored and reported, not filed (SAFETY 6).
+        `encounter` (`Encounter/9`) is the encounter at hand; without it, an admission that lasts. An
+        incomplete record is stored and reported, not filed (SAFETY 6). Raises ConnectorError, RecordError,
+        EngineError, StoreError or FilingError.
         """
         watch = Stopwatch(tell)
-        templates = load(kind)
+        templates = self._library.load(kind)
         with watch.stage("fetch"):
             pull = await self._fetch(patient_id, actor, tell)
         with watch.stage("assemble"):
-            record = await asyncio.to_thread(self._assemble, pull)
+            texts = await asyncio.to_thread(read_texts, pull.resources, pull.binaries, self._texts)
+            record = await asyncio.to_thread(self._assemble, pull, texts)
+        if encounter is not None and find_stay(record, encounter) is None:
+            raise RecordError("This encounter is not in the patient's record.", "Give it as Encounter/<id>.")
         info = await self._engine.describe()
-        inputs = self._inputs(record, templates, info, attempt)
+        inputs = self._inputs(record, texts, templates, info, encounter or "", attempt)
         earlier = await self._earlier(inputs, dry_run)
         if isinstance(earlier, str):
             return await self._unchanged(inputs, record, earlier, watch)
@@ -151,33 +176,72 @@ class Summarizer:
         with watch.stage("publish"):
             state, document, reason = await self._publish(run, dry_run, actor)
         await asyncio.to_thread(self._store.finish, run.run_id, state, document, "", watch.seconds)
-        return _outcome(run, record, state, document, reason, watch.seconds)
+        return replace(
+            _outcome(run, record, state, document, reason, watch.seconds), resources_changed=pull.changed
+        )
 
     async def _fetch(self, patient_id: str, actor: str, tell: Progress) -> Pull:
         patient = patient_id if "/" in patient_id else f"Patient/{patient_id}"
+        known = await asyncio.to_thread(self._known, patient)
         try:
-            pull = await self._ehr.pull(patient_id, lambda what, n: tell("fetch", f"{n} {what}"))
+            pull = await self._ehr.pull(patient_id, lambda what, n: tell("fetch", f"{n} {what}"), known)
         except ConnectorError as error:
             self._record(Action.READ, actor, patient, outcome=error.code)
             raise
         self._record(Action.READ, actor, patient, counts={"resources": len(pull.resources)})
         reason = stop_reason(pull.resources, pull.patient_id)
         if reason:
+            await asyncio.to_thread(self._forget, patient)
             raise RecordError(reason, "Look the patient up in the EHR and use the current record.")
+        await asyncio.to_thread(self._remember, patient, pull, tell)
         return pull
 
-    def _assemble(self, pull: Pull) -> PatientRecord:
+    def _snapshot_key(self, patient: str) -> str:
+        """Name a snapshot by all that decides what it may hold: server, reader, patient (SAFETY 21)."""
+        return f"{self._ehr.base_url} {self._ehr.access_profile} {patient}"
+
+    def _known(self, patient: str) -> Pull | None:
+        """Return the chart as it was last fetched; None where nothing is kept, or it cannot be read."""
+        if self._vault is None:
+            return None
+        try:
+            data = self._vault.get(SNAPSHOT, self._snapshot_key(patient))
+            return Pull.load(data) if data is not None else None
+        except (StoreError, ValueError):
+            return None
+
+    def _remember(self, patient: str, pull: Pull, tell: Progress) -> None:
+        if self._vault is None:
+            return
+        try:
+            self._vault.put(SNAPSHOT, self._snapshot_key(patient), pull.dump())
+        except StoreError:  # the next run then reads the chart whole; this one has lost nothing
+            tell("fetch", "not kept for the next run")
+
+    def _forget(self, patient: str) -> None:
+        if self._vault is not None:
+            with suppress(StoreError):
+                self._vault.drop(SNAPSHOT, self._snapshot_key(patient))
+
+    def _assemble(self, pull: Pull, texts: Mapping[str, Extracted]) -> PatientRecord:
         return assemble_record(
             pull.resources,
             pull.patient_id,
             gaps=pull.gaps,
             policy=self._policy,
             binaries=pull.binaries,
+            texts=texts,
             base_url=self._ehr.base_url,
         )
 
     def _inputs(
-        self, record: PatientRecord, templates: TemplateSet, info: EngineInfo, attempt: int
+        self,
+        record: PatientRecord,
+        texts: Mapping[str, Extracted],
+        templates: TemplateSet,
+        info: EngineInfo,
+        encounter: str,
+        attempt: int,
     ) -> RunInputs:
         profile = info.profile
         return with_key(
@@ -199,14 +263,19 @@ class Summarizer:
                     "max_tokens": profile.max_output_tokens,
                     "temperature": profile.temperature,
                     "seed": SEED,
+                    "digest_windows": self._most_windows(info),
                 },
-                record_digest=_record_digest(record, self._policy),
+                record_digest=_record_digest(record, self._policy, texts),
                 rules_version=RULES_VERSION,
                 access_profile=self._ehr.access_profile,
                 budget_tokens=self._budget or default_budget(info),
+                encounter=encounter,
                 attempt=attempt,
             )
         )
+
+    def _most_windows(self, info: EngineInfo) -> int:
+        return info.profile.digest_windows if self._windows is None else self._windows
 
     async def _earlier(self, inputs: RunInputs, dry_run: bool) -> StoredRun | str | None:
         """Return the document that these inputs already led to, or a stored run of them to file as it is."""
@@ -243,14 +312,16 @@ class Summarizer:
     ) -> StoredRun:
         """Choose, render, generate and verify; store all of it before anything is written anywhere."""
         with watch.stage("choose"):
-            context = await self._choose(record, templates, info, inputs.budget_tokens)
+            context = await self._choose(record, templates, info, inputs, watch)
             requests = requests_for(context, templates, info.profile, seed=SEED)
         with watch.stage("generate"):
             completions = await self._generate(requests, actor, inputs.patient, watch.tell)
         with watch.stage("verify"):
+            before = await asyncio.to_thread(self._store.find_latest, inputs.patient, inputs.kind)
             summary = await asyncio.to_thread(
-                verify_completions, inputs.kind, record, context, templates, requests, completions
-            )
+                verify_completions, inputs.kind, record, context, templates, requests, completions,
+                earlier_of(before),
+            )  # fmt: skip
         run = StoredRun(
             run_id=RunId(secrets.token_hex(10)),
             inputs=inputs,
@@ -265,17 +336,36 @@ class Summarizer:
         return run
 
     async def _choose(
-        self, record: PatientRecord, templates: TemplateSet, info: EngineInfo, budget_tokens: int
+        self,
+        record: PatientRecord,
+        templates: TemplateSet,
+        info: EngineInfo,
+        inputs: RunInputs,
+        watch: Stopwatch,
     ) -> Context:
+        """Choose what fits; where the engine may digest, have what does not fit told by digests."""
         loop = asyncio.get_running_loop()
 
         def count(chat: tuple[Message, ...]) -> int:
             return asyncio.run_coroutine_threadsafe(self._engine.count_tokens(chat), loop).result()
 
-        required = required_facts(record)
-        return await asyncio.to_thread(
-            choose_facts, record, required, templates, info.profile, budget_tokens, count
-        )
+        budget, named = inputs.budget_tokens, inputs.encounter or None
+        stay = find_stay(record, named, ended=True)
+        required = required_facts(record, encounter=_at_hand(find_stay(record, named)))
+
+        def choose(budget_tokens: int, digests: Sequence[Digest] = ()) -> Context:
+            return choose_facts(
+                record, required, templates, info.profile, budget_tokens, count, stay=stay, digests=digests
+            )
+
+        context = await asyncio.to_thread(choose, budget)
+        most = self._most_windows(info)
+        if not most or not context.left_out:
+            return context
+        with watch.stage("digest"):
+            digester = Digester(self._engine, info, templates, budget, most, self._vault, watch.tell, SEED)
+            digests = await digester.digest(record, context, count)
+        return await asyncio.to_thread(choose, budget, digests)
 
     async def _generate(
         self, requests: tuple[Request, ...], actor: str, patient: str, tell: Progress
@@ -336,10 +426,23 @@ def with_key(inputs: RunInputs) -> RunInputs:
     return replace(inputs, key=digest)
 
 
-def _record_digest(record: PatientRecord, policy: Policy) -> str:
+def _record_digest(record: PatientRecord, policy: Policy, texts: Mapping[str, Extracted]) -> str:
     """Digest what was read, what could not be, and how the site reads: each changes what may be said."""
     gaps = sorted((gap.resource_type or "", gap.reason.value) for gap in record.gaps)
-    return hashlib.sha256(msgspec.json.encode([record.digest, gaps, policy], order="sorted")).hexdigest()
+    unread = sorted((key, text.unread) for key, text in texts.items() if text.unread)
+    read = [record.digest, gaps, policy, unread]
+    return hashlib.sha256(msgspec.json.encode(read, order="sorted")).hexdigest()
+
+
+def _at_hand(stay: Stay | None) -> str | None:
+    return stay.reference if stay is not None else None
+
+
+def earlier_of(run: StoredRun | None) -> Earlier | None:
+    """Return what a filed run knew; None where there is none, or it is of a version that did not keep it."""
+    if run is None or not run.summary.known:
+        return None
+    return Earlier(show_instant(run.read_at), frozenset(run.summary.known))
 
 
 def default_budget(info: EngineInfo) -> int:
@@ -355,6 +458,7 @@ def verify_completions(
     templates: TemplateSet,
     requests: tuple[Request, ...],
     completions: tuple[Completion, ...],
+    earlier: Earlier | None = None,
 ) -> Summary:
     """Check every claim of every answer against the record, and complete what is missing."""
     checker = Checker(context)
@@ -363,7 +467,7 @@ def verify_completions(
         for request, completion in zip(requests, completions, strict=True)
         for draft in parse_claims(completion.text, request.section)
     ]
-    return complete_summary(kind, record, context, templates, claims)
+    return complete_summary(kind, record, context, templates, claims, earlier)
 
 
 def _outcome(

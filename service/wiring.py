@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,17 +19,21 @@ from connectors.fhir.ehr import FhirEhr
 from connectors.keys import SigningKey
 from connectors.limits import Limits
 from service.api.app import create_app
+from service.context.templates import open_library
 from service.engine.local import LocalEngine
 from service.engine.openai import OpenAIEngine
 from service.engine.profiles import profile_for
-from service.engine.prompt import Engine
+from service.engine.prompt import Engine, Profile
 from service.engine.scripted import ScriptedEngine
 from service.engine.weights import DEMONSTRATION_MODEL, prepare_demonstration_model, resolve_model
 from service.errors import SettingsError
+from service.ports import KEPT_AREAS
 from service.record.assemble import Policy
 from service.settings import FhirAuth, Settings
+from service.store.cipher import Cipher
 from service.store.database import open_cipher
 from service.store.sql import SqlAuditLog, SqlStore
+from service.store.vault import SqlVault
 from service.summarize import Progress, Summarizer
 
 
@@ -55,9 +60,25 @@ def software_version() -> str:
 
 def open_store(settings: Settings) -> tuple[SqlStore, SqlAuditLog]:
     """Open the database, migrated, and the audit log in it. Raises StoreError."""
-    url = settings.database_url or f"sqlite:///{(settings.home / 'epicrisis.db').resolve()}"
-    cipher = open_cipher(settings.key_file or settings.home / "key", url)
+    url, cipher = _database(settings)
     return SqlStore(url, cipher), SqlAuditLog(url, cipher)
+
+
+def open_vault(settings: Settings) -> SqlVault | None:
+    """Open what is kept of charts between runs, without what is too old; None where nothing is to be kept."""
+    url, cipher = _database(settings)
+    vault = SqlVault(url, cipher, utc_now)
+    for area in KEPT_AREAS:
+        vault.prune(area, utc_now() - timedelta(days=settings.snapshot_days))
+    if settings.snapshot_days:
+        return vault
+    vault.close()
+    return None
+
+
+def _database(settings: Settings) -> tuple[str, Cipher]:
+    url = settings.database_url or f"sqlite:///{(settings.home / 'epicrisis.db').resolve()}"
+    return url, open_cipher(settings.key_file or settings.home / "key", url)
 
 
 def fhir_limits(settings: Settings) -> Limits:
@@ -130,7 +151,7 @@ def build_engine(settings: Settings, tell: Progress) -> ClosingEngine:
             settings.engine_url,
             model,
             api_key=settings.engine_api_key.get_secret_value(),
-            profile=profile_for(model, settings.profile or None),
+            profile=_profile(settings, model),
             digest=settings.model_digest,
         )
     say = partial(tell, "engine")
@@ -144,12 +165,20 @@ def build_engine(settings: Settings, tell: Progress) -> ClosingEngine:
     )
 
 
+def _profile(settings: Settings, model: str) -> Profile:
+    """Return the profile of a remote engine's model, its tokenizer on this machine where there is one."""
+    profile = profile_for(model, settings.profile or None)
+    return replace(profile, tokenizer=str(settings.tokenizer)) if settings.tokenizer else profile
+
+
 @asynccontextmanager
 async def open_summarizer(
     settings: Settings, fhir_url: str | None, tell: Progress
 ) -> AsyncIterator[Summarizer]:
     """Plug everything in; close everything when the block ends, well or badly."""
+    library = open_library(settings.prompts)
     store, audit = open_store(settings)
+    vault = open_vault(settings)
     try:
         client = fhir_client(settings, fhir_url)
         engine = build_engine(settings, tell)
@@ -162,12 +191,17 @@ async def open_summarizer(
                 clock=utc_now,
                 software_version=software_version(),
                 budget_tokens=settings.budget_tokens,
+                digest_windows=settings.digest_windows,
                 policy=policy(settings),
+                library=library,
+                vault=vault,
             )
         finally:
             await engine.aclose()
             await client.aclose()
     finally:
+        if vault is not None:
+            vault.close()
         store.close()
         audit.close()
 

@@ -22,7 +22,16 @@ from connectors.fhir.reference import Reference, parse_reference
 from connectors.http import Answer
 from connectors.origin import follow
 
-_READABLE = frozenset({"application/rtf", "application/pdf", "application/xml", "application/xhtml+xml"})
+_READABLE = frozenset(
+    {
+        "application/rtf",
+        "application/pdf",
+        "application/xml",
+        "application/xhtml+xml",
+        "application/hl7-cda+xml",
+        "application/cda+xml",
+    }
+)
 _UNKNOWN = frozenset({"", "application/octet-stream"})
 _FHIR = frozenset({FHIR_JSON, "application/json"})
 _NOT_READ = "An attachment that is neither text, RTF, PDF, HTML nor XML was not read."

@@ -5,8 +5,9 @@ transaction. Answers are JSON as received; what is no FHIR becomes a typed error
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,6 +38,8 @@ from connectors.origin import follow
 FHIR_JSON = "application/fhir+json"
 _READ = {"Accept": FHIR_JSON}
 _WRITE = {"Accept": FHIR_JSON, "Content-Type": FHIR_JSON, "Prefer": "return=minimal"}
+NOT_MODIFIED = 304
+_CLOCK_GRAIN_S = 2.0
 _FATAL = (BadUrl, NoSuchHost, NothingListens, UntrustedTls, WrongRelease)
 """Failures of the first request that no other request would survive."""
 
@@ -100,6 +103,10 @@ class FhirClient:
         self._own = frozenset({self.session.origin})
         self._capabilities: Capabilities | None = None
         self._asking = asyncio.Lock()
+        self._proofs: dict[str, bool] = {}
+        self._proving = asyncio.Lock()
+        self.clock_lag_s = 0.0
+        """How far the server's clock was behind ours at its last answer to a read (RFC 9110 6.6.1: Date)."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,19 +143,31 @@ class FhirClient:
                 self._capabilities = self._amend(parse_capabilities(statement))
             return self._capabilities
 
-    async def read(self, reference: str) -> dict[str, Any]:
+    async def read(self, reference: str, *, if_none_match: str = "") -> dict[str, Any]:
         """Return the resource at `Type/id` or `Type/id/_history/v`. Raises InvalidId, NotFoundError, …"""
         target = parse_reference(reference, self.base_url)
         if target is None:
             raise InvalidId("This is not a legal FHIR reference.")
-        resource = await self._get(self.session.url(str(target)))
+        resource = await self._get(self.session.url(str(target)), if_none_match)
         if resource.get("resourceType") != target.resource_type:
             raise NotFhir(f"The server {self.session.origin} answered with another kind of resource.")
         return resource
 
-    async def pages(self, path: str, params: Params = ()) -> AsyncIterator[Page]:
+    async def read_if_changed(self, reference: str, version: str) -> dict[str, Any] | None:
+        """Return the resource, or None where it still has this version id (R4 http 3.1.0.2.1)."""
+        try:
+            return await self.read(reference, if_none_match=version)
+        except ConnectorError as error:
+            if error.status == NOT_MODIFIED:
+                return None
+            raise
+
+    async def pages(
+        self, path: str, params: Params = (), *, max_bytes: int | None = None
+    ) -> AsyncIterator[Page]:
         """Yield every page of a search below the base URL, following `link[next]` to the end.
 
+        `max_bytes` bounds each page more tightly than the limits do.
         Raises PagingLoop for pages that repeat or do not end, ForeignLink for a link to another origin.
         """
         url: str | None = self.session.url(path)
@@ -156,7 +175,9 @@ class FhirClient:
         loop = _LoopGuard(self.session.origin, self.limits.max_pages)
         while url is not None:
             loop.check_url(url)
-            answer = await self.session.send("GET", url, params=query, headers=_READ, repeatable=True)
+            answer = await self.session.send(
+                "GET", url, params=query, headers=_READ, repeatable=True, max_bytes=max_bytes
+            )
             page = self._page(answer, loop.count)
             loop.check_page(answer.url, page)
             yield page
@@ -206,8 +227,27 @@ class FhirClient:
         )
         return self._resource(answer)
 
-    async def _get(self, url: str) -> dict[str, Any]:
-        return self._resource(await self.session.send("GET", url, headers=_READ, repeatable=True))
+    async def proven(self, what: str, prove: Callable[[], Awaitable[bool]]) -> bool:
+        """Return what `prove` finds out about this server, once for each `what`. Errors are not kept."""
+        async with self._proving:
+            if what not in self._proofs:
+                self._proofs[what] = await prove()
+            return self._proofs[what]
+
+    async def _get(self, url: str, if_none_match: str = "") -> dict[str, Any]:
+        headers = {**_READ, "If-None-Match": f'W/"{if_none_match}"'} if if_none_match else _READ
+        answer = await self.session.send("GET", url, headers=headers, repeatable=True)
+        self._note_clock(answer)
+        return self._resource(answer)
+
+    def _note_clock(self, answer: Answer) -> None:
+        """Date has whole seconds: less than two are no difference."""
+        try:
+            date = parsedate_to_datetime(answer.headers.get("date", ""))
+            lag_s = self.session.patience.now() - date.timestamp()
+        except (TypeError, ValueError, IndexError, OverflowError):
+            return
+        self.clock_lag_s = lag_s if lag_s >= _CLOCK_GRAIN_S else 0.0
 
     def _resource(self, answer: Answer) -> dict[str, Any]:
         value = self._decoded(answer)

@@ -48,6 +48,18 @@ COMPARTMENT: Mapping[str, str] = {
     "ServiceRequest": "patient",
     "Specimen": "patient",
 }
+VITAL = frozenset(
+    {
+        "AllergyIntolerance",
+        "Condition",
+        "Encounter",
+        "MedicationAdministration",
+        "MedicationDispense",
+        "MedicationRequest",
+        "MedicationStatement",
+    }
+)
+"""Types of which nothing may be missing unnoticed: without them nothing is filed (SAFETY 6)."""
 _OTHER = {"patient": "subject", "subject": "patient"}
 
 
@@ -56,3 +68,8 @@ def search_param(resource_type: str, capabilities: Capabilities) -> str:
     usual = COMPARTMENT[resource_type]
     declared = capabilities.of(resource_type).search_params
     return _OTHER[usual] if usual not in declared and _OTHER[usual] in declared else usual
+
+
+def searched_types(capabilities: Capabilities) -> list[str]:
+    """Return the types that a patient's record is searched for on this server."""
+    return [kind for kind in COMPARTMENT if capabilities.offers_search(kind)]

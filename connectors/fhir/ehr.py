@@ -10,6 +10,8 @@ from connectors.fhir.client import FhirClient
 from connectors.fhir.documents import Filed, file_transaction, find_document
 from connectors.fhir.patient import pull_patient
 from connectors.fhir.pull import Pull
+from connectors.fhir.reference import parse_patient_id
+from connectors.fhir.refresh import refresh_patient
 
 
 def utc_now() -> datetime:
@@ -34,8 +36,21 @@ class FhirEhr:
         """As whom we read: `system:none`, `system:smart:<client id>`."""
         return self._client.session.auth.profile
 
-    async def pull(self, patient_id: str, on_progress: Callable[[str, int], None] | None = None) -> Pull:
-        """Fetch one patient with its gaps. Raises ConnectorError only where the Patient cannot be read."""
+    async def pull(
+        self,
+        patient_id: str,
+        on_progress: Callable[[str, int], None] | None = None,
+        known: Pull | None = None,
+    ) -> Pull:
+        """Fetch one patient with its gaps. Raises ConnectorError only where the Patient cannot be read.
+
+        With `known`, an earlier pull of the same patient, only what changed is fetched, where that can be
+        trusted.
+        """
+        if known is not None and known.patient_id == parse_patient_id(patient_id):
+            refreshed = await refresh_patient(self._client, known, now=self._now, on_progress=on_progress)
+            if refreshed is not None:
+                return refreshed
         return await pull_patient(self._client, patient_id, now=self._now, on_progress=on_progress)
 
     async def find_document(self, system: str, value: str) -> str | None:

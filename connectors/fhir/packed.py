@@ -7,7 +7,8 @@ the compressed page. Small charts stay decoded, so that reading them again costs
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import is_
 from typing import Any
 
 from connectors.errors import BrokenJson
@@ -44,6 +45,11 @@ class Packed:
             yield from _unpack(page)[1]
         yield from self._held
 
+    @property
+    def held(self) -> int:
+        """How many resources stand decoded in memory."""
+        return len(self._held)
+
     def extend(self, resources: Iterable[Any], size: int = 0) -> None:
         """Add resources; `size` is the length of their JSON in bytes, where it is known."""
         for resource in resources:
@@ -54,6 +60,24 @@ class Packed:
         self._bytes += size
         if not self._pages and self._bytes > self._held_bytes:
             self._pack()
+
+    def revised(self, revise: Callable[[Any], Any]) -> Packed:
+        """Return a copy in which each resource is what `revise` makes of it, left out where that is None.
+
+        Pages of which nothing changes are taken over as they are.
+        """
+        copy = Packed(held_bytes=self._held_bytes)
+        copy._bytes = self._bytes
+        for page in self._pages:
+            before = _unpack(page)[1]
+            after = [new for resource in before if (new := revise(resource)) is not None]
+            same = len(after) == len(before) and all(map(is_, before, after))
+            if after:
+                copy._pages.append(page if same else _pack(after))
+            copy._count += len(after)
+        copy._held = [new for resource in self._held if (new := revise(resource)) is not None]
+        copy._count += len(copy._held)
+        return copy
 
     def dump(self) -> bytes:
         """Return everything as bytes that `load` reads: compressed JSON pages, each after its length."""

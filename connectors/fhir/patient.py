@@ -10,18 +10,18 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
 from connectors.errors import ConnectorError, Gone, NotFoundError, PatientMoved, UnknownPatient
 from connectors.fhir.attachments import fetch_attachments
 from connectors.fhir.capabilities import Capabilities
 from connectors.fhir.client import FhirClient, Identity, Page, Progress, identity
-from connectors.fhir.compartment import COMPARTMENT, search_param
+from connectors.fhir.compartment import COMPARTMENT, search_param, searched_types
 from connectors.fhir.outcome import gap_of_outcome, reason_of_error
 from connectors.fhir.packed import Packed
 from connectors.fhir.pull import Gap, GapReason, Pull
-from connectors.fhir.reference import parse_patient_id, parse_reference
+from connectors.fhir.reference import parse_patient_id, parse_reference, reference_of
 from connectors.http import Params, metered
 
 P = TypeVar("P")
@@ -42,26 +42,36 @@ async def pull_patient(
     read_at = now()
     wanted = parse_patient_id(patient_id)
     with metered() as meter:
-        gathered = _Gathered(on_progress or _silent)
-        patient, capabilities = await _together(_read_patient(client, wanted), client.capabilities())
+        gathered = Gathered(on_progress or silent)
+        patient, capabilities = await together(read_patient(client, wanted), client.capabilities())
         gathered.add("Patient", [patient])
+        seen_until = seen_by(client, read_at)
         if not capabilities.everything or not await _read_everything(client, wanted, gathered):
             await _search_compartment(client, wanted, capabilities, gathered)
-        gathered.gaps += _not_offered(capabilities, gathered.resources)
-        await _read_medications(client, gathered)
+        broken = frozenset(gap.resource_type for gap in gathered.gaps if gap.resource_type)
+        gathered.gaps += not_offered(capabilities, gathered.resources)
+        await read_medications(client, gathered)
         attachments = await fetch_attachments(client, gathered.resources, gathered.on_progress)
     return Pull(
         patient_id=wanted,
         resources=gathered.resources,
-        gaps=_merge_gaps([*gathered.gaps, *attachments.gaps]),
+        gaps=merge_gaps([*gathered.gaps, *attachments.gaps]),
         read_at=read_at,
         requests=meter.requests,
         bytes_received=meter.bytes,
         binaries=attachments.contents,
+        whole_at=read_at,
+        seen_until=seen_until,
+        broken=broken,
     )
 
 
-async def _together(patient: Coroutine[Any, Any, P], capabilities: Coroutine[Any, Any, C]) -> tuple[P, C]:
+def seen_by(client: FhirClient, read_at: datetime) -> datetime:
+    """Return the instant up to which searches that start now see every change, by the slower clock."""
+    return read_at - timedelta(seconds=client.clock_lag_s)
+
+
+async def together(patient: Coroutine[Any, Any, P], capabilities: Coroutine[Any, Any, C]) -> tuple[P, C]:
     """Await both at once, to their ends. What is wrong with the patient is said first."""
     found, offers = await asyncio.gather(patient, capabilities, return_exceptions=True)
     if isinstance(found, BaseException):
@@ -71,21 +81,22 @@ async def _together(patient: Coroutine[Any, Any, P], capabilities: Coroutine[Any
     return found, offers
 
 
-def _silent(_what: str, _count: int) -> None:
-    return None
+def silent(_what: str, _count: int) -> None:
+    """Tell no one."""
 
 
 @dataclass(slots=True)
-class _Gathered:
+class Gathered:
     """What came so far, each version once, in the order of arrival."""
 
-    on_progress: Progress
+    on_progress: Progress = silent
     resources: Packed = field(default_factory=Packed)
     gaps: list[Gap] = field(default_factory=list)
     _seen: set[Identity] = field(default_factory=set)
     _counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, what: str, resources: Iterable[dict[str, Any]], size: int = 0) -> None:
+        """Keep what is new among these, and tell how much of it there is by now."""
         seen, new = self._seen, []
         for resource in resources:
             key = identity(resource)
@@ -97,29 +108,37 @@ class _Gathered:
         self.on_progress(what, self._counts[what])
 
 
-async def _read_patient(client: FhirClient, patient_id: str) -> dict[str, Any]:
+async def read_patient(
+    client: FhirClient, patient_id: str, known: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the Patient, `known` where that is still the one. Raises UnknownPatient, Gone, PatientMoved."""
+    reference = reference_of(known)
     try:
-        patient = await client.read(f"Patient/{patient_id}")
+        patient = await client.read_if_changed(
+            f"Patient/{patient_id}", reference.version if reference else ""
+        )
     except Gone:
         raise
     except NotFoundError as error:
         message = f"The server {client.session.origin} has no such patient."
         raise UnknownPatient(message, status=error.status) from None
-    if patient.get("id") != patient_id:
+    if patient is None and known is not None:
+        return known
+    if patient is None or patient.get("id") != patient_id:
         raise PatientMoved("The server answered with another patient than the one asked for.")
     return patient
 
 
-async def _read_everything(client: FhirClient, patient_id: str, gathered: _Gathered) -> bool:
+async def _read_everything(client: FhirClient, patient_id: str, gathered: Gathered) -> bool:
     """Read `$everything`; False where it broke off, so that searches must complete it."""
     gaps: list[Gap] = []
-    search = _Search(f"Patient/{patient_id}/$everything", (), None)
-    complete = await _read_pages(client, search, gathered, gaps)
+    search = Search(f"Patient/{patient_id}/$everything", (), None)
+    complete = await read_pages(client, search, gathered, gaps)
     gathered.gaps += [gap for gap in gaps if complete or gap.reason is GapReason.SUPPRESSED]
     return complete
 
 
-class _Search(NamedTuple):
+class Search(NamedTuple):
     """One paged request. `resource_type` is None where it concerns the whole record."""
 
     path: str
@@ -128,19 +147,27 @@ class _Search(NamedTuple):
 
 
 async def _search_compartment(
-    client: FhirClient, patient_id: str, capabilities: Capabilities, gathered: _Gathered
+    client: FhirClient, patient_id: str, capabilities: Capabilities, gathered: Gathered
 ) -> None:
     subject = f"Patient/{patient_id}"
     searches = [
-        _Search(kind, ((search_param(kind, capabilities), subject),), kind)
-        for kind in COMPARTMENT
-        if capabilities.offers_search(kind)
+        Search(kind, ((search_param(kind, capabilities), subject),), kind)
+        for kind in searched_types(capabilities)
     ]
-    await asyncio.gather(*[_read_pages(client, search, gathered, gathered.gaps) for search in searches])
+    await asyncio.gather(*[read_pages(client, search, gathered, gathered.gaps) for search in searches])
 
 
-async def _read_pages(client: FhirClient, search: _Search, gathered: _Gathered, gaps: list[Gap]) -> bool:
-    """Gather every page, and append to `gaps` what was hidden or broke off. True at the end."""
+async def read_pages(
+    client: FhirClient,
+    search: Search,
+    gathered: Gathered,
+    gaps: list[Gap],
+    fatal: tuple[type[ConnectorError], ...] = (),
+) -> bool:
+    """Gather every page, and append to `gaps` what was hidden or broke off. True at the end.
+
+    Raises the errors of the kinds in `fatal`.
+    """
     resource_type = search.resource_type
     count = _PageCount(client.limits.page_size)
     query = (*search.query, ("_count", str(client.limits.page_size)))
@@ -150,7 +177,9 @@ async def _read_pages(client: FhirClient, search: _Search, gathered: _Gathered, 
             gaps += [gap for o in page.outcomes if (gap := gap_of_outcome(o, resource_type))]
             count.add(page)
     except ConnectorError as error:
-        gaps.append(_gap_of_error(error, resource_type, count.pages))
+        if isinstance(error, fatal):
+            raise
+        gaps.append(gap_of_error(error, resource_type, count.pages))
         return False
     if count.fell_short:
         gaps.append(Gap(resource_type, GapReason.PAGING, "The server sent fewer results than it counted."))
@@ -182,14 +211,15 @@ class _PageCount:
         return len(self.matches) < self.total
 
 
-def _gap_of_error(error: ConnectorError, resource_type: str | None, pages_read: int) -> Gap:
+def gap_of_error(error: ConnectorError, resource_type: str | None, pages_read: int) -> Gap:
+    """Return the gap that an error leaves, which came after so many pages of a search."""
     if pages_read:
         return Gap(resource_type, GapReason.PAGING, error.message)
     unknown = isinstance(error, NotFoundError)
     return Gap(resource_type, GapReason.NOT_SUPPORTED if unknown else reason_of_error(error), error.message)
 
 
-def _not_offered(capabilities: Capabilities, resources: Iterable[dict[str, Any]]) -> list[Gap]:
+def not_offered(capabilities: Capabilities, resources: Iterable[dict[str, Any]]) -> list[Gap]:
     """Name the types that could not be asked for. `$everything` finds only what a server indexes, too."""
     came = {str(resource.get("resourceType")) for resource in resources}
     missing = [t for t in COMPARTMENT if not capabilities.offers_search(t) and t not in came]
@@ -197,7 +227,7 @@ def _not_offered(capabilities: Capabilities, resources: Iterable[dict[str, Any]]
     return [Gap(resource_type, GapReason.NOT_SUPPORTED, detail) for resource_type in missing]
 
 
-async def _read_medications(client: FhirClient, gathered: _Gathered) -> None:
+async def read_medications(client: FhirClient, gathered: Gathered) -> None:
     """Read the Medications that prescriptions refer to and that did not come along: they name the drug."""
     here = {f"{r.get('resourceType')}/{r.get('id')}" for r in gathered.resources}
     wanted = [ref for ref in _medication_references(client, gathered.resources) if ref not in here]
@@ -208,7 +238,7 @@ async def _read_medications(client: FhirClient, gathered: _Gathered) -> None:
     await asyncio.gather(*[_read_medication(client, ref, gathered) for ref in wanted[:limit]])
 
 
-async def _read_medication(client: FhirClient, reference: str, gathered: _Gathered) -> None:
+async def _read_medication(client: FhirClient, reference: str, gathered: Gathered) -> None:
     try:
         gathered.add("Medication", [await client.read(reference)])
     except ConnectorError as error:
@@ -226,7 +256,7 @@ def _medication_references(client: FhirClient, resources: Iterable[dict[str, Any
     return list(found)
 
 
-def _merge_gaps(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
+def merge_gaps(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
     """Name each (type, reason, detail) once, with how often it happened."""
     counts = Counter(gaps)
     return tuple(

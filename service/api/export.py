@@ -78,6 +78,8 @@ def _export_fact(fact: Fact, number: int) -> dict[str, Any]:
         "id": fact.id,
         "kind": fact.kind,
         "reference": fact.source.versioned_reference,
+        "also": [copy.versioned_reference for copy in fact.copies],
+        "span": fact.span,
         "text": fact.text,
         "when": fact.when.recorded if fact.when else None,
         "value": fact.value,

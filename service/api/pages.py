@@ -436,6 +436,8 @@ def _source_rows(fact: Fact) -> tuple[tuple[str, str], ...]:
         *fact.details,
         ("Author", fact.author),
         ("Encounter", fact.encounter or ""),
+        ("Characters", f"{fact.span[0]} to {fact.span[1]} of the note" if fact.span else ""),
+        ("Also recorded in", ", ".join(copy.versioned_reference for copy in fact.copies)),
     ]
     return tuple((label, text) for label, text in rows if text)
 
@@ -445,5 +447,6 @@ def _show_left_out(summary: Summary) -> list[str]:
     for left_out in summary.left_out:
         days = [day for day in dict.fromkeys((left_out.earliest, left_out.latest)) if day]
         period = f", {' to '.join(days)}" if days else ""
-        lines.append(f"{left_out.title}: {words.count(left_out.count, 'item')}{period}")
+        reason = f" ({left_out.reason})" if left_out.reason else ""
+        lines.append(f"{left_out.title}: {words.count(left_out.count, 'item')}{period}{reason}")
     return lines

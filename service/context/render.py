@@ -13,16 +13,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.context.chosen import Context, Label, LeftOut
+from service.context.chosen import Block, Context, Label, Line
+from service.context.layout import name_of
+from service.context.manifest import manifest_of
 from service.context.templates import Example, TemplateSet
 from service.engine.prompt import Message, Profile, Prompt, Sampling
 from service.record.dates import parse_when, show_day
 from service.record.facts import Fact
 
-_LABEL = re.compile(r"\[(F\d+)\]")
+_LABEL = re.compile(r"\[([A-Z](?:\d+|@[\w-]+))\]")
 _CONTROL_TOKEN = re.compile(r"<(\|?/?[A-Za-z_]+\d*\|?)>")
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 400}
 # One fixed maxLength everywhere: each distinct one costs seconds of grammar compilation, once.
+
+TASK, DIGEST = "task.j2", "digest.j2"
 
 GUIDED_TOKENS_PER_FACT = 160
 """Enough for the longest line that is worth a sentence; the label and the braces included."""
@@ -38,63 +42,69 @@ class Request:
 
 
 def line_of(label: Label, fact: Fact) -> str:
-    """Return the evidence line of a fact: `[F3] Hemoglobin A1c: 5.8 % on 25-Nov-2020`."""
-    text = " ".join(fact.text.split())
-    text = _LABEL.sub(r"(\1)", text)
-    return f"[{label}] " + _CONTROL_TOKEN.sub(r"‹\1›", text).replace("<|", "‹|")
+    """Return the evidence line of a fact: `[R3] Hemoglobin A1c: 5.8 % on 25-Nov-2020`."""
+    return f"[{label}] {defused(fact.text)}"
+
+
+def defused(text: str) -> str:
+    """Return text of the record in which nothing looks like a label of ours or a control token."""
+    text = _LABEL.sub(r"(\1)", " ".join(text.split()))
+    return _CONTROL_TOKEN.sub(r"‹\1›", text).replace("<|", "‹|")
 
 
 def requests_for(
-    context: Context, templates: TemplateSet, profile: Profile, *, priority: int = 0, seed: int = 0
+    context: Context,
+    templates: TemplateSet,
+    profile: Profile,
+    *,
+    task: str = TASK,
+    priority: int = 0,
+    seed: int = 0,
 ) -> tuple[Request, ...]:
-    """Return the prompts that ask for a summary of this Context: one when `free`, many when `guided`."""
+    """Return the prompts that ask for a summary of this Context: one when `free`, many when `guided`.
+
+    `task` names the template of the task: a summary's own, or the digest of a part of the chart.
+    """
     if profile.mode == "guided":
         return tuple(_guided_requests(context, templates, profile, priority, seed))
     sampling = Sampling(profile.max_output_tokens, profile.temperature, seed)
     schema = answer_schema(templates.schema, context)
-    chat = whole_chat(context, templates, profile)
-    return (Request(Prompt(chat, sampling, schema, priority), None, tuple(context.facts)),)
+    chat = whole_chat(context, templates, profile, task)
+    return (Request(Prompt(chat, sampling, schema, priority), None, tuple(context.cites)),)
 
 
-def whole_chat(context: Context, templates: TemplateSet, profile: Profile) -> tuple[Message, ...]:
-    """Render the whole Context as one chat. Its length in tokens is what the budget counts."""
-    patient = templates.render(
-        "patient.j2",
+def whole_chat(
+    context: Context, templates: TemplateSet, profile: Profile, task: str = TASK
+) -> tuple[Message, ...]:
+    """Render the whole Context as one chat. Its length in tokens is what the budget counts.
+
+    What changes least stands first, the task last: the engine serves the common beginning from its cache.
+    Without a `task` it is what all tasks on one patient share.
+    """
+    evidence = templates.render(
+        "evidence.j2",
         patient={"gender": context.identity.gender, "born": _born(context.identity.birth_date)},
-        searched=context.searched,
-        as_of=show_day(context.as_of) if context.as_of else "",
-        sections=[
-            {
-                "title": section.title,
-                "lines": [line_of(label, context.facts[label]) for label in section.labels],
-            }
-            for section in context.sections
-        ],
+        index=[_index_line(line, context) for line in context.index],
+        blocks=[_shown(block) for block in context.blocks],
+        focus=[_shown(block) for block in context.focus],
         manifest=manifest_of(context),
     )
-    task = templates.render("task.j2", titles=[section.title for section in context.sections])
-    return (
-        Message("system", templates.render("system.j2")),
-        Message("user", f"{patient}\n\n{task}"),
-    )
+    asked = templates.render(task, titles=[section.title for section in context.sections]) if task else ""
+    return (Message("system", templates.render("system.j2")), Message("user", f"{evidence}\n\n{asked}"))
 
 
-def manifest_of(context: Context) -> list[str]:
-    """Return one sentence for everything that is not shown: left out, or not retrieved."""
-    missing = [
-        f"NOT RETRIEVED: {gap.resource_type or 'part of the record'} ({gap.reason})" for gap in context.gaps
-    ]
-    return missing + [describe_left_out(item) for item in context.left_out]
+def _shown(block: Block) -> dict[str, object]:
+    return {"title": block.title, "lines": [_text_of(line) for line in block.lines]}
 
 
-def describe_left_out(item: LeftOut) -> str:
-    """Return for example `Results: 812 statements, 04-May-2009 to 11-Nov-2026`."""
-    period = ""
-    if item.earliest:
-        period = (
-            f", {item.earliest} to {item.latest}" if item.earliest != item.latest else f", {item.earliest}"
-        )
-    return f"{item.title}: {item.count} statement{'s' if item.count != 1 else ''}{period}"
+def _text_of(line: Line) -> str:
+    return f"[{line.label}] {defused(line.text)}" if line.label else defused(line.text)
+
+
+def _index_line(line: Line, context: Context) -> str:
+    labels = {fact.id: label for label, fact in context.facts.items()}
+    named = "; ".join(f"[{labels[fact.id]}] {defused(name_of(fact))}" for fact in line.facts)
+    return f"{defused(line.text)}: {named}"
 
 
 def answer_schema(base: Mapping[str, Any], context: Context) -> dict[str, Any]:
@@ -102,7 +112,7 @@ def answer_schema(base: Mapping[str, Any], context: Context) -> dict[str, Any]:
     schema: dict[str, Any] = copy.deepcopy(dict(base))
     claim = schema["properties"]["claims"]["items"]["properties"]
     claim["section"]["enum"] = [section.key for section in context.sections]
-    claim["cites"]["items"]["enum"] = list(context.facts)
+    claim["cites"]["items"]["enum"] = list(context.cites)
     return schema
 
 

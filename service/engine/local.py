@@ -13,6 +13,7 @@ from service.engine.launch import Machine, installed_version, server_command, se
 from service.engine.openai import OpenAIEngine
 from service.engine.prompt import Completion, EngineInfo, Message, Profile, Prompt
 from service.engine.server import START_TIMEOUT_S, Command, EngineServer
+from service.engine.tokens import FolderTokenizer
 from service.engine.weights import check_folder, digest_of
 
 LOG_NAME = "engine.log"
@@ -47,6 +48,7 @@ class LocalEngine:
         self._profile = profile
         self._machine = machine or this_machine()
         self._info: EngineInfo | None = None
+        self._tokenizer: FolderTokenizer | None = None
         key = secrets.token_urlsafe(32)
         self.server = EngineServer(
             command or self._vllm_command(profile.context_tokens, extra_flags),
@@ -75,8 +77,11 @@ class LocalEngine:
         return self._info
 
     async def count_tokens(self, messages: tuple[Message, ...]) -> int:
-        """Count as the served model does; starts the server. Raises EngineError."""
-        return await self._client.count_tokens(messages)
+        """Count by the tokenizer in the model's folder, which is the one that is served. Starts nothing."""
+        if self._tokenizer is None:
+            await asyncio.to_thread(check_folder, self._folder)
+            self._tokenizer = await asyncio.to_thread(FolderTokenizer, self._folder, self._profile)
+        return await asyncio.to_thread(self._tokenizer.count, messages)
 
     async def generate(self, prompt: Prompt, on_text: Callable[[str], None] | None = None) -> Completion:
         """Answer one prompt, again from its start where the server crashed meanwhile. Raises EngineError.

@@ -10,11 +10,13 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
 from service.engine.prompt import Completion, EngineInfo, Message, Profile, Prompt, Usage
+from service.engine.tokens import FolderTokenizer
 from service.engine.wire import (
     BrokenAnswerError,
     PriorityError,
@@ -79,6 +81,7 @@ class OpenAIEngine:
         self._first_token_s = first_token_s
         self._next_token_s = next_token_s
         self._with_priority = True
+        self._tokenizer: FolderTokenizer | None = None
         self._info: EngineInfo | None = None
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -98,7 +101,33 @@ class OpenAIEngine:
         return self._info
 
     async def count_tokens(self, messages: tuple[Message, ...]) -> int:
-        """Count the tokens of the rendered chat, the generation prompt included. Raises EngineError."""
+        """Count the tokens of the rendered chat, the generation prompt included. Raises EngineError.
+
+        With a tokenizer on this machine only the first count is asked of the server, which must agree.
+        """
+        if not self._profile.tokenizer:
+            return await self._served_count(messages)
+        if self._tokenizer is None:
+            self._tokenizer = await self._agreeing_tokenizer(messages)
+        return await asyncio.to_thread(self._tokenizer.count, messages)
+
+    async def _agreeing_tokenizer(self, messages: tuple[Message, ...]) -> FolderTokenizer:
+        try:
+            folder = Path(self._profile.tokenizer)
+            tokenizer = await asyncio.to_thread(FolderTokenizer, folder, self._profile)
+        except (OSError, ValueError):
+            raise EngineError(
+                "The tokenizer folder cannot be read.",
+                "Give EPICRISIS_TOKENIZER a folder with tokenizer.json.",
+            ) from None
+        if tokenizer.count(messages) != await self._served_count(messages):
+            raise EngineError(
+                "The tokenizer on this machine counts otherwise than the served model.",
+                "Give EPICRISIS_TOKENIZER the folder of exactly the model that is served, or leave it empty.",
+            )
+        return tokenizer
+
+    async def _served_count(self, messages: tuple[Message, ...]) -> int:
         body = {
             "model": self._model,
             "messages": chat_messages(messages, fold_system=self._profile.system_in_user_turn),

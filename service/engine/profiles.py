@@ -25,6 +25,7 @@ def _medgemma(name: str, context_tokens: int) -> Profile:
         context_tokens=context_tokens,
         max_output_tokens=GEMMA_OUTPUT_TOKENS,
         temperature=0.0,
+        digest_windows=48,
         system_in_user_turn=True,
         strip=(THINKING, CODE_FENCE),
     )

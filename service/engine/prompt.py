@@ -74,8 +74,13 @@ class Profile:
     temperature: float
     facts_per_request: int = 10
     """guided only: how many facts one request asks about."""
+    digest_windows: int = 0
+    """How many parts of a chart beyond the budget may be digested in one run; 0 leaves them out instead."""
     system_in_user_turn: bool = False
     """True where the chat template wants strict user/assistant turns (MedGemma)."""
+    tokenizer: str = ""
+    """Folder of the model's tokenizer files on this machine: tokens are then counted here, and `/tokenize`
+    is asked once whether it agrees. Empty: the served model's own folder, else `/tokenize` every time."""
     strip: tuple[str, ...] = ()
     """Patterns (re) removed from an answer: thinking blocks, code fences."""
 

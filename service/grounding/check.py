@@ -26,6 +26,7 @@ from service.grounding.words import (
     units_of,
     words_of,
 )
+from service.record.dates import show_day
 from service.record.facts import Fact, FactId, Kind, Status
 
 MAX_CHARACTERS = 600
@@ -52,6 +53,7 @@ STATUS_WORDS = frozenset(
     "remission relapse recurrence confirmed provisional suspected ordered given dispensed".split()
 )
 
+_QUOTATION_MARKS = frozenset("\"'“”„«»‘’`")
 _ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
 
 
@@ -127,9 +129,15 @@ class Checker:
         self._sources: dict[FactId, Source] = {}
         self._seen: set[str] = set()
 
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """Every fact that claims were checked against so far."""
+        return tuple(source.fact for source in self._sources.values())
+
     def check(self, draft: DraftClaim) -> Claim:
         """Return the claim with its verdict. A wrong citation is corrected where SAFETY 14 allows it."""
-        facts = [self._context.facts[label] for label in draft.labels if label in self._context.facts]
+        behind = (self._context.behind(label) for label in draft.labels)
+        facts = list(dict.fromkeys(fact for group in behind for fact in self._meant(group, draft.text)))
         verdict, reasons = self._judge(draft, [self._source(fact) for fact in facts])
         cited = tuple(fact.id for fact in facts)
         corrected = False
@@ -144,13 +152,28 @@ class Checker:
             self._seen.add(key)
         return Claim(draft.section, draft.text, cited, Origin.MODEL, verdict, reasons, corrected)
 
+    def _meant(self, group: Sequence[Fact], text: str) -> Sequence[Fact]:
+        """Return which facts of a row or a digest a sentence speaks of: those that it names, by value or day.
+
+        Nothing is lent by this: the sentence is then judged against these facts alone.
+        """
+        if len(group) < 2:
+            return group
+        sources = [self._source(fact) for fact in group]
+        said = frozenset(words_of(text))
+        named = [source for source in sources if source.name_words and source.name_words <= said]
+        # Where a longer name is said too (`Glucose in Urine`), the shorter one within it is not meant.
+        named = [s for s in named if not any(s.name_words < other.name_words for other in named)]
+        told = [source for source in named if _shares_a_value(source, text)]
+        return [source.fact for source in told or named]
+
     def _source(self, fact: Fact) -> Source:
         if fact.id not in self._sources:
             self._sources[fact.id] = Source(fact)
         return self._sources[fact.id]
 
     def _judge(self, draft: DraftClaim, sources: Sequence[Source]) -> tuple[Verdict, tuple[str, ...]]:
-        unknown = [label for label in draft.labels if label not in self._context.facts]
+        unknown = [label for label in draft.labels if not self._context.behind(label)]
         if unknown or not sources:
             return Verdict.UNSUPPORTED, ("cites_nothing",) if not unknown else ("cites_unknown_label",)
         findings = list(judge(draft.text, sources, self._context.identity.gender))
@@ -176,6 +199,14 @@ class Checker:
         return matches[0] if len(matches) == 1 else None
 
 
+def _shares_a_value(source: Source, text: str) -> bool:
+    sentence = take_apart(text, source.units)
+    numbers, dates = source.sentence.numbers, source.sentence.dates
+    return any(token in numbers for token in sentence.numbers) and all(
+        any(date.within(own) for own in dates) or len(sentence.dates) > 1 for date in sentence.dates
+    )
+
+
 _SEVERITY = (Verdict.CONTRADICTED, Verdict.SUPERSEDED, Verdict.UNSUPPORTED, Verdict.NOT_CHECKED)
 
 
@@ -195,10 +226,33 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
     yield from _status(sentence, sources)
     for source in sources:
         said = set(sentence.words)
+        yield from _quotes(text, sentence, source.fact)
         if not source.name_words <= said:
             yield Verdict.UNSUPPORTED, f"does_not_name:{source.fact.kind}"
         if source.fact.person.role != "patient" and not content(words_of(source.fact.person.text)) & said:
             yield Verdict.CONTRADICTED, "another_person"
+
+
+def _quotes(text: str, sentence: Sentence, fact: Fact) -> Iterator[tuple[Verdict, str]]:
+    """A note's sentence is quoted whole, with the day on which it was first written (SAFETY 9, 13).
+
+    Words taken out of it would say something else: "denies", "mother" and "if" may stand anywhere in it.
+    """
+    if fact.span is None:
+        return
+    if not as_quoted(fact.value) or as_quoted(fact.value) not in as_quoted(text):
+        yield Verdict.NOT_CHECKED, "not_a_quotation"
+    section = content(words_of(fact.category))
+    if not section <= set(sentence.words):  # `Stopped:` above a drug says what the line itself does not
+        yield Verdict.NOT_CHECKED, "section_of_the_note_missing"
+    own = take_apart(show_day(fact.when)).dates if fact.when else ()
+    if not any(date in sentence.dates for date in own):
+        yield Verdict.UNSUPPORTED, "day_of_the_note_missing"
+
+
+def as_quoted(text: str) -> str:
+    """Return a text as quotations are compared: without case, quotation marks and doubled white space."""
+    return " ".join("".join(c for c in text.casefold() if c not in _QUOTATION_MARKS).split())
 
 
 def _pieces(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from service.context.chosen import Context
 from service.context.templates import SectionRule, TemplateSet
 from service.grounding.check import content
+from service.grounding.since import Earlier, known_by, since_section
 from service.grounding.summary import Claim, Origin, Summary, SummarySection, Verdict
 from service.grounding.words import take_apart, units_of
 from service.record.facts import Absence, Fact, FactId, PatientRecord, RequiredKind
@@ -21,11 +22,21 @@ RESTRICTED = "restricted"
 
 
 def complete_summary(
-    kind: str, record: PatientRecord, context: Context, templates: TemplateSet, claims: Sequence[Claim]
+    kind: str,
+    record: PatientRecord,
+    context: Context,
+    templates: TemplateSet,
+    claims: Sequence[Claim],
+    earlier: Earlier | None = None,
 ) -> Summary:
-    """Build the Summary: every published claim, every required fact, and the account of the rest."""
+    """Build the Summary: every published claim, every required fact, and the account of the rest.
+
+    With an `earlier` summary of this kind it opens with what is new since then.
+    """
     supported = [claim for claim in claims if claim.verdict is Verdict.SUPPORTED]
     sections = tuple(_sections(record, context, templates, supported))
+    if earlier is not None:
+        sections = (*since_section(record, context.required, earlier), *sections)
     shown = {claim.text for section in sections for claim in section.claims}
     cited = {fact_id for section in sections for claim in section.claims for fact_id in claim.citations}
     given = {fact.id for fact in context.facts.values()}
@@ -45,6 +56,7 @@ def complete_summary(
         as_of=context.as_of,
         searched=context.searched,
         restricted=bool(record.skipped.get(RESTRICTED)),
+        known=known_by(record),
     )
 
 
@@ -84,7 +96,8 @@ def _sections(
     told: set[str] = set()
     for rule in (*templates.sections, *own):
         wanted = [required[key] for key in rule.required if key in required]
-        claims = _claims(rule, record, wanted, published, told)
+        here = [claim for claim in published if _heading(claim, record, context, templates) == rule.key]
+        claims = _claims(rule, record, wanted, published, here, told)
         told.update(claim.text for claim in claims)
         if wanted or claims:
             yield _section(rule, wanted, claims)
@@ -95,6 +108,7 @@ def _claims(
     record: PatientRecord,
     required: Sequence[RequiredKind],
     published: Sequence[Claim],
+    here: Sequence[Claim],
     told: set[str],
 ) -> tuple[Claim, ...]:
     """Required facts first, in their order, each by the sentence that covers it or by its own line.
@@ -110,12 +124,17 @@ def _claims(
             claim = _added(rule.key, record.fact(fact_id))
             added.add(fact_id)
         ordered[claim.text] = claim
-    for claim in published:
-        if claim.text in told:
-            continue
-        if record.fact(claim.citations[0]).kind in rule.kinds and not added.issuperset(claim.citations):
+    for claim in here:
+        if claim.text not in told and not added.issuperset(claim.citations):
             ordered.setdefault(claim.text, claim)
     return tuple(ordered.values())
+
+
+def _heading(claim: Claim, record: PatientRecord, context: Context, templates: TemplateSet) -> str:
+    """Return the key of the heading under which a claim stands: that of the first fact it cites."""
+    fact = record.fact(claim.citations[0])
+    rule = templates.heading_of(fact, context.stay is not None and context.stay.holds(fact))
+    return rule.key if rule else ""
 
 
 def _section(

@@ -9,7 +9,7 @@ from connectors.fhir.pull import Gap
 from service.context.chosen import Label, LeftOut
 from service.record.facts import Absence, Fact, FactId, Identity, When
 
-RULES_VERSION = "1"
+RULES_VERSION = "2"
 """Raise it whenever a verdict could change: it is part of the run key."""
 
 
@@ -86,6 +86,8 @@ class Summary:
     """Titles of the essential kinds that were not retrieved; empty when the record is complete."""
     as_of: When | None
     searched: int
+    known: tuple[str, ...] = ()
+    """Short digests of every statement that the record held: what the next summary compares with."""
     restricted: bool = False
     """True when something was left out by a security label; what, is never said (SAFETY 20)."""
 

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
+from connectors.fhir.codec import collector_paused
 from connectors.fhir.pull import Gap
+from service.record.attachments import Extracted
 from service.record.dates import load_zone
 from service.record.directives import is_directive_consent
 from service.record.facts import Fact, Identity, Kind, PatientRecord, Resource, ResourceVersion, Skip
@@ -31,6 +33,7 @@ from service.record.labels import (
     security_codes,
 )
 from service.record.merge import merge_alike
+from service.record.passages import read_passages
 from service.record.readers import ADMINISTRATIVE, READERS, SUPPORTING
 from service.record.reading import Chart, Reading, what_it_lends
 from service.record.references import (
@@ -66,6 +69,9 @@ UNREADABLE = "nothing in it could be read"
 WITHOUT_SUBJECT = "no subject"
 READER_FAILED = "its reader failed"
 ATTESTED_AI = "an AI document that a human made final was left out"
+
+MANY = 100
+"""Resources from which on the collector is kept out of the way."""
 
 _KIND_ORDER = {kind: place for place, kind in enumerate(Kind)}
 _SUBJECT_KEYS = ("subject", "patient")
@@ -125,7 +131,7 @@ def assemble_record(
     gaps: Sequence[Gap] = (),
     policy: Policy = Policy(),
     binaries: Mapping[str, bytes] | None = None,
-    texts: Mapping[str, Any] | None = None,
+    texts: Mapping[str, Extracted] | None = None,
     base_url: str = "",
 ) -> PatientRecord:
     """Turn one patient's resources into a record. Never raises, whatever JSON comes in.
@@ -138,11 +144,24 @@ def assemble_record(
     what is there, what may be read, and what it says.
     """
     given: Any = resources if isinstance(resources, Sized) else list(resources)
+    with collector_paused(len(given) >= MANY):
+        return _assemble(given, patient_id, gaps, policy, binaries or {}, texts or {}, base_url)
+
+
+def _assemble(
+    given: Any,
+    patient_id: str | None,
+    gaps: Sequence[Gap],
+    policy: Policy,
+    binaries: Mapping[str, bytes],
+    texts: Mapping[str, Extracted],
+    base_url: str,
+) -> PatientRecord:
     notes: set[str] = set()
     candidates, skips, patients = _scan(given, notes)
     patient = find_patient(patients, patient_id)
     chart = _chart(candidates, patient, patient_id, base_url, notes)
-    chart.zone, chart.binaries = load_zone(policy.time_zone), dict(binaries or {})
+    chart.zone, chart.binaries, chart.texts = load_zone(policy.time_zone), binaries, texts
     if policy.time_zone and chart.zone is None:
         notes.add("site: unknown time zone")
     sorting = _Sorting(chart, policy, _identifiers(patient), skips=skips)
@@ -151,7 +170,7 @@ def assemble_record(
     inputs = _inputs(kept, sorting)
     return PatientRecord(
         identity=_identity(patient, chart, notes),
-        facts=tuple(sorted(merge_alike(facts), key=_place)),
+        facts=tuple(sorted(read_passages(merge_alike(facts)), key=_place)),
         seen=len(given),
         kept=len(kept),
         skips=tuple(sorted(sorting.skips, key=lambda skip: (skip.reason, skip.reference))),

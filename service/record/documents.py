@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from service.record.attachments import Attached, read_attachment
+from service.record.attachments import MARKUP, PAGES, PLAIN, PORTABLE, RICH, Attached, read_attachment
 from service.record.dates import show_day
 from service.record.facts import Fact, Kind, Status
 from service.record.fhirjson import Element
@@ -44,6 +44,14 @@ def read_document(resource: Element, reading: Reading) -> Iterator[Fact]:
         )  # fmt: skip
 
 
+_FORMS = (PLAIN, PAGES, RICH, MARKUP, PORTABLE)
+"""From what loses least of a text to what loses most: lines of a PDF are a guess."""
+
+
+def _form(attached: Attached) -> int:
+    return next((place for place, formats in enumerate(_FORMS) if attached.format in formats), len(_FORMS))
+
+
 def document_standing(resource: Element) -> Standing:
     """Return the status of a document: superseded first, then its `docStatus`, then `current`."""
     status = read_status(resource, "status", DOCUMENT)
@@ -53,8 +61,11 @@ def document_standing(resource: Element) -> Standing:
 
 
 def best_of(attached: list[Attached]) -> list[Attached]:
-    """Return the attachments worth a fact: distinct plain texts, else HTML ones, else the first unread."""
-    read = [a for a in attached if not a.unread]
-    plain = [a for a in read if not a.format.endswith(("html", "xml"))]
+    """Return the attachments worth a fact: distinct plain texts, else the best form, else the first unread.
+
+    The contents of one document are renderings of it: a page or a PDF beside a plain text says nothing new.
+    """
+    read = sorted((a for a in attached if a.text.strip()), key=_form)
+    plain = [a for a in read if a.format in PLAIN]
     chosen = plain or read[:1] or attached[:1] or [Attached("", "", "", "no content recorded")]
     return list({a.text: a for a in reversed(chosen)}.values())[::-1]

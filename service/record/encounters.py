@@ -75,6 +75,7 @@ def _from(start: When | None) -> str:
 def _details(resource: Element, reading: Reading, service: str) -> tuple[tuple[str, str], ...]:
     stay = resource.child("hospitalization")
     places = [n for p in resource.children("location") if (n := reading.name_of(p.child("location")))]
+    provider = reading.name_of(resource.child("serviceProvider"))
     return kept(
         ("service", service),
         ("reason", reading.reasons(resource)),
@@ -86,7 +87,7 @@ def _details(resource: Element, reading: Reading, service: str) -> tuple[tuple[s
             stay.concept("dischargeDisposition").name or reading.name_of(stay.child("destination")),
         ),
         ("location", ", ".join(dict.fromkeys(places))),
-        ("provider", reading.name_of(resource.child("serviceProvider"))),
+        ("provider", provider if provider not in places else ""),
     )
 
 

@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta, tzinfo
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.record.dates import parse_when
 from service.record.facts import THE_PATIENT, Fact, FactId, Kind, Person, Resource, ResourceVersion, When
 from service.record.fhirjson import Element, concept_of, narrative, one_line
 from service.record.references import References
+
+if TYPE_CHECKING:
+    from service.record.attachments import Extracted
 
 _PEOPLE = ("Patient", "RelatedPerson", "Person", "Practitioner", "PractitionerRole", "Group")
 _ROLE_WORDS = (
@@ -37,6 +40,8 @@ class Chart:
     references: References
     zone: tzinfo | None = None
     binaries: Mapping[str, bytes] = field(default_factory=dict)
+    texts: Mapping[str, Extracted] = field(default_factory=dict)
+    """Key of an attachment's content → what was read out of it outside the core."""
     readable: dict[str, Resource] = field(default_factory=dict)
     """Own reference → resource that may lend its name."""
     hidden: set[str] = field(default_factory=set)
@@ -245,7 +250,8 @@ def _role(words: str) -> str:
 
 _LENT = (
     "resourceType", "code", "name", "title", "vaccineCode", "type", "description", "verificationStatus",
-    "practitioner", "deviceName", "modelNumber", "ingredient", "relationship", "data", "content", "contentType",
+    "practitioner", "deviceName", "modelNumber", "ingredient", "relationship", "data", "content",
+    "contentType",
 )  # fmt: skip
 """What readers ask of a resource that another one refers to: its name, and the text of a Binary."""
 

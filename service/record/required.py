@@ -108,6 +108,8 @@ def _is_under(record: PatientRecord, years: int) -> bool:
 
 def _counts(fact: Fact, rule: Rule, record: PatientRecord) -> bool:
     """Tell whether a fact is of the required kind: by flags and limits, or by status, codes and words."""
+    if fact.span is not None:  # the note itself counts, not each of its sentences
+        return False
     if fact.person.role != "patient":
         # A critical finding in a fetus belongs before the reader's eyes; its text says whose it is.
         return _is_flagged(fact, rule)

@@ -1,1 +1,1 @@
-"""Where runs and audit entries are kept: encrypted, in one transaction a run, in one SQLite file."""
+"""Where runs, audit entries and kept bytes lie: encrypted, in one transaction a run, in one SQLite file."""

@@ -99,7 +99,7 @@ class Cipher:
             raise StoreError("The key file does not hold the key of a stored value.", _RESTORE)
         try:
             nonce = sealed[1 + _KEY_ID_BYTES : _HEAD]
-            return self._keys[key_id].decrypt(nonce, sealed[_HEAD:], _bound_to(place, key_id))
+            return self._keys[key_id].decrypt(nonce, memoryview(sealed)[_HEAD:], _bound_to(place, key_id))
         except InvalidTag:
             raise StoreError(
                 "A stored value is damaged or was changed.", "Restore the database from its backup."

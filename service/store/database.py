@@ -26,6 +26,8 @@ from service.store.failure import told_plainly
 from service.store.tables import KeyCheckTable
 
 BUSY_TIMEOUT_MS = 10_000
+LOG_LIMIT_BYTES = 16 * 1024 * 1024
+"""The write-ahead log grows by every chart that is kept, 100 MB and more: it is cut back after each turn."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _CHECK = "epicrisis"
 _LOG_NAME = "epicrisis"
@@ -151,6 +153,7 @@ def _prepare_connection(dbapi_connection: Any, _record: Any) -> None:
         "foreign_keys=ON",
         "synchronous=FULL",
         "temp_store=MEMORY",
+        f"journal_size_limit={LOG_LIMIT_BYTES}",
         "trusted_schema=OFF",
         "recursive_triggers=ON",
     ):

@@ -13,7 +13,7 @@ from sqlmodel import col, func, select
 from service.errors import StoreError
 from service.grounding.summary import Claim, Summary
 from service.ports import Action, AuditEntry, RunId, RunRow, RunState, StoredRun
-from service.record.facts import FactId
+from service.record.facts import FactId, ResourceVersion
 from service.store.cipher import Cipher
 from service.store.codec import decode_run, encode_run
 from service.store.database import Database
@@ -92,6 +92,19 @@ class SqlStore:
     def find_by_key(self, key: str) -> StoredRun | None:
         """Return the newest run with this key that did not fail, or None. Raises StoreError."""
         wanted = (col(RunTable.run_key) == key, col(RunTable.state) != RunState.FAILED.value)
+        return self._first(select_columns(*_WHOLE).where(*wanted).order_by(*_NEWEST_FIRST))
+
+    def find_latest(self, patient: str, kind: str) -> StoredRun | None:
+        """Return the newest run of a patient (`Patient/1`) and kind that was filed, or None.
+
+        Raises StoreError.
+        """
+        hashed = self.database.cipher.keyed_hash(_PATIENT, patient)
+        wanted = (
+            col(RunTable.patient_hash) == hashed,
+            col(RunTable.kind) == kind,
+            col(RunTable.state) == RunState.FILED.value,
+        )
         return self._first(select_columns(*_WHOLE).where(*wanted).order_by(*_NEWEST_FIRST))
 
     def rows(self, limit: int = 50, offset: int = 0) -> tuple[Sequence[RunRow], int]:
@@ -211,18 +224,22 @@ def _claim_rows(run: int, summary: Summary, cipher: Cipher) -> Iterator[ClaimTab
 
 
 def _citation_rows(run: int, summary: Summary, cipher: Cipher) -> Iterator[CitationTable]:
-    sources = {fact.id: fact.source for fact in summary.facts}
+    sources = {fact.id: fact.sources for fact in summary.facts}
     for ordinal, claim in _claims(summary):
-        for position, fact_id in enumerate(claim.citations):
-            source = sources.get(fact_id)  # a refused claim may cite what does not exist
-            reference = source.reference if source else _resource_of(fact_id)
+        # A refused claim may cite what does not exist; a fact may rest on many resources.
+        cited = [
+            source
+            for fact_id in claim.citations
+            for source in sources.get(fact_id, (ResourceVersion(_resource_of(fact_id), None, ""),))
+        ]
+        for position, source in enumerate(cited):
             yield CitationTable(
                 run=run,
                 claim=ordinal,
                 position=position,
-                source_hash=cipher.keyed_hash(_SOURCE, reference),
-                version=(source.version if source else None) or "",
-                digest=source.digest if source else "",
+                source_hash=cipher.keyed_hash(_SOURCE, source.reference),
+                version=source.version or "",
+                digest=source.digest,
             )
 
 

@@ -1,14 +1,16 @@
 """The tables. Patient text and ids stand in Encrypted columns alone; what is searched for is a keyed hash.
 
-Plain are: counts, states, section names, model, prompt and rules versions, digests of resources and runs, and
-version ids, because recall asks for them and they say nothing about a person.
+One more column is sealed: the vault seals `epicrisis_kept.content` for its row, which no column type sees.
+
+Plain are: counts, states, areas, section names, model, prompt and rules versions, digests of resources and
+runs, and version ids, because recall asks for them and they say nothing about a person.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, Column, ForeignKeyConstraint, Index, UniqueConstraint
+from sqlalchemy import JSON, Column, ForeignKeyConstraint, Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from service.store.columns import Encrypted, UtcInstant
@@ -111,6 +113,19 @@ class AuditTable(SQLModel, table=True):
     patient: str = Field(sa_column=Column(Encrypted("epicrisis_audit_entry.patient"), nullable=False))
     target: str = Field(sa_column=Column(Encrypted("epicrisis_audit_entry.target"), nullable=False))
     counts: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class KeptTable(SQLModel, table=True):
+    """One entry of the vault. `content` stands last, so that SQLite reads the rest without passing it."""
+
+    __tablename__ = "epicrisis_kept"
+    __table_args__ = (Index("ix_epicrisis_kept_used", "area", "used_at"),)
+
+    area: str = Field(primary_key=True)
+    key_hash: str = Field(primary_key=True)
+    saved_at: datetime = Field(sa_column=Column(UtcInstant, nullable=False))
+    used_at: datetime = Field(sa_column=Column(UtcInstant, nullable=False))
+    content: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class KeyCheckTable(SQLModel, table=True):

@@ -14,8 +14,10 @@ by number, and each source gives the resource version, the SHA-256 of that versi
     sections[]        key, title, state (`listed`, `none recorded, search complete`, `NOT RETRIEVED` or
                       null), reason, conflict, hidden (further facts not shown), statements[]
     statements[]      text, origin (`model` | `record`), verdict, sources (numbers), citation_corrected
-    sources[]         number, fact, type, name, date, text, reference, version, sha256
-    left_out[]        kind, title, count, earliest, latest
+    sources[]         number, fact, type, name, date, text, reference, version, sha256; also[] (reference,
+                      version, sha256 of further resources that say the same); span (first and
+                      last-plus-one character in the note's text, or null)
+    left_out[]        kind, title, count, earliest, latest, reason
     not_retrieved[]   type (null: the whole record), reason, detail
     statements_refused, entries_searched   counts; refused statements themselves are for reviewers alone
     run               key, attempt, record_sha256, rules_version
@@ -113,6 +115,15 @@ def _source(source: Source) -> dict[str, Any]:
         "reference": one_line(fact.source.reference),
         "version": one_line(fact.source.version or ""),
         "sha256": fact.source.digest,
+        "also": [
+            {
+                "reference": one_line(copy.reference),
+                "version": one_line(copy.version or ""),
+                "sha256": copy.digest,
+            }
+            for copy in fact.copies
+        ],
+        "span": fact.span,
     }
 
 
@@ -123,6 +134,7 @@ def _left_out(left: LeftOut) -> dict[str, Any]:
         "count": left.count,
         "earliest": one_line(left.earliest),
         "latest": one_line(left.latest),
+        "reason": one_line(left.reason),
     }
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from connectors.fhir.pull import Gap
 from service.context.chosen import LeftOut
+from service.context.manifest import NO_ROOM
 from service.grounding.summary import Claim, Origin, Summary, SummarySection
 from service.ports import StoredRun
 from service.record.facts import Absence, FactId, Identity
@@ -150,7 +151,9 @@ def _not_here(summary: Summary) -> Iterator[Block]:
 
 def _left_out(left: LeftOut) -> str:
     days = tuple(dict.fromkeys(one_line(day) for day in (left.earliest, left.latest) if day))
-    return f"Left out for lack of room: {left.count} of {one_line(left.title)}{_period(days)}."
+    what = f"{left.count} of {one_line(left.title)}{_period(days)}"
+    reason = one_line(left.reason) or NO_ROOM
+    return f"Left out for lack of room: {what}." if reason == NO_ROOM else f"Left out ({reason}): {what}."
 
 
 def _period(days: tuple[str, ...]) -> str:

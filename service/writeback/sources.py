@@ -46,13 +46,14 @@ def _source(number: int, fact: Fact) -> Source:
     literal = LITERAL.fullmatch(fact.source.reference)
     resource_type = literal[1] if literal else "Record entry"
     date = show_when(fact.when) if fact.when else "no date recorded"
-    words = (resource_type, fact.name, date, fact.source.versioned_reference)
+    also = f"and {len(fact.copies)} more that say the same" if fact.copies else ""
+    words = (resource_type, fact.name, date, fact.source.versioned_reference, also)
     return Source(number, fact, resource_type, one_line(" · ".join(word for word in words if word)))
 
 
 def given_versions(summary: Summary) -> Iterator[ResourceVersion]:
     """Every resource version that the model was given or that is cited, once, in record order."""
-    yield from dict.fromkeys(fact.source for fact in summary.facts)
+    yield from dict.fromkeys(source for fact in summary.facts for source in fact.sources)
 
 
 def plain_reference(source: ResourceVersion) -> dict[str, Any] | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ from joserfc.jwk import ECKey, RSAKey
 from connectors.auth import SmartBackendAuth
 from connectors.errors import ConnectorError
 from connectors.fhir.capabilities import Capabilities
-from connectors.fhir.client import FhirClient
+from connectors.fhir.client import FhirClient, identity
 from connectors.fhir.ehr import FhirEhr
 from connectors.fhir.patient import pull_patient
-from connectors.fhir.pull import GapReason
+from connectors.fhir.pull import GapReason, Pull
 from connectors.keys import SigningKey
+from connectors.limits import Limits
 from fixtures.servers import SekmetServer
 from service.ports import Ehr
 from tests.conftest import CANARY, missing
@@ -323,3 +326,159 @@ async def test_a_synthea_patient_comes_whole(
     unsupported = {g.resource_type for g in pull.gaps if g.reason is GapReason.NOT_SUPPORTED}
     assert wanted - came <= unsupported | {"Provenance", "Claim", "ExplanationOfBenefit"}
     assert {g.reason for g in pull.gaps} <= {GapReason.NOT_SUPPORTED}
+
+
+QUICK = Limits(refresh_overlap_s=0)
+"""The server's clock is ours, and charts were loaded a moment ago: no need to look back five minutes."""
+ORDINARY_BYTES = 20_000
+
+
+@dataclass
+class Refreshing:
+    """One patient, read whole, whose chart is then changed."""
+
+    server: SekmetServer
+    client: FhirClient
+    patient_id: str
+    known: Pull
+    whole_bytes: int
+    http: httpx.AsyncClient
+
+    async def refresh(self) -> Pull:
+        """Refresh within the limits in bytes, and hold the outcome against a pull that is whole."""
+        refreshed = await self.refresh_unbounded()
+        limit = 0.02 * self.whole_bytes if len(self.known.resources) > 3_000 else ORDINARY_BYTES
+        assert refreshed.bytes_received < limit
+        return refreshed
+
+    async def refresh_unbounded(self) -> Pull:
+        """The same without limit: deletions cost a list of what is still there."""
+        refreshed = await FhirEhr(self.client).pull(self.patient_id, known=self.known)
+        assert refreshed.changed is not None, "it was read whole"
+        whole = await FhirEhr(self.client).pull(self.patient_id)
+        assert _identities(refreshed) == _identities(whole)
+        assert refreshed.gaps == whole.gaps
+        return refreshed
+
+    def ids(self, kind: str) -> list[str]:
+        return sorted(r["id"] for r in self.known.resources if r["resourceType"] == kind)
+
+    async def create(self, kind: str, **fields: Any) -> str:
+        subject = {"reference": f"Patient/{self.patient_id}"}
+        written = await self.client.create({"resourceType": kind, "subject": subject, **fields})
+        return written.reference.id
+
+    async def delete(self, reference: str) -> None:
+        answer = await self.http.delete(f"{self.server.base_url}/{reference}")
+        assert answer.status_code in (200, 204)
+
+    async def amend(self, reference: str, **fields: Any) -> None:
+        await self.client.update({**await self.client.read(reference), **fields})
+
+
+def _identities(pull: Pull) -> set[tuple[str, str, str]]:
+    return {identity(resource) for resource in pull.resources}
+
+
+async def _read_whole(server: SekmetServer, client: FhirClient, patient_id: str) -> Refreshing:
+    await asyncio.sleep(1.1)
+    known = await FhirEhr(client).pull(patient_id)
+    await asyncio.sleep(1.1)
+    http = httpx.AsyncClient(trust_env=False)
+    return Refreshing(server, client, patient_id, Pull.load(known.dump()), known.bytes_received, http)
+
+
+@pytest.fixture
+async def quick(sekmet: SekmetServer) -> AsyncIterator[FhirClient]:
+    async with FhirClient(sekmet.base_url, limits=QUICK) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def chart(sekmet: SekmetServer, quick: FhirClient) -> AsyncIterator[Refreshing]:
+    built = await _read_whole(sekmet, quick, _load(sekmet, _chart()))
+    yield built
+    await built.http.aclose()
+
+
+LAB = {"status": "final", "code": {"text": "HbA1c"}, "valueQuantity": {"value": 6}}
+
+
+async def test_a_refresh_of_an_unchanged_chart_brings_nothing(chart: Refreshing) -> None:
+    refreshed = await chart.refresh()
+    assert (refreshed.changed, refreshed.dropped) == (0, 0)
+    assert refreshed.whole_at == chart.known.read_at
+
+
+async def test_a_refresh_brings_exactly_the_new_observation(chart: Refreshing) -> None:
+    new = await chart.create("Observation", **LAB)
+    refreshed = await chart.refresh()
+    assert (refreshed.changed, refreshed.dropped) == (1, 0)
+    assert _identities(refreshed) - _identities(chart.known) == {("Observation", new, "1")}
+
+
+async def test_a_refresh_drops_what_was_deleted(chart: Refreshing) -> None:
+    await chart.delete(f"Observation/{chart.ids('Observation')[3]}")
+    refreshed = await chart.refresh_unbounded()
+    assert (refreshed.changed, refreshed.dropped) == (0, 1)
+
+
+async def test_a_refresh_notices_one_deleted_and_one_added_at_once(chart: Refreshing) -> None:
+    await chart.delete(f"Observation/{chart.ids('Observation')[3]}")
+    await chart.create("Observation", **LAB)
+    refreshed = await chart.refresh_unbounded()
+    assert (refreshed.changed, refreshed.dropped) == (1, 1)
+
+
+async def test_a_refresh_holds_the_version_that_was_entered_in_error(chart: Refreshing) -> None:
+    order = chart.ids("MedicationRequest")[0]
+    await chart.amend(f"MedicationRequest/{order}", status="entered-in-error")
+    refreshed = await chart.refresh()
+    held = [r for r in refreshed.resources if r["resourceType"] == "MedicationRequest"]
+    assert [(r["status"], r["meta"]["versionId"]) for r in held] == [("entered-in-error", "2")]
+    assert refreshed.changed == 1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_twenty_changes_end_in_the_same_record_as_a_whole_read(chart: Refreshing, seed: int) -> None:
+    chance = random.Random(seed)
+    there = chart.ids("Observation")
+    for number in range(20):
+        what = chance.choice(["create", "amend", "delete", "condition", "document", "patient"])
+        if what == "create":
+            there.append(await chart.create("Observation", **LAB))
+        elif what == "amend":
+            await chart.amend(f"Observation/{chance.choice(there)}", valueQuantity={"value": number})
+        elif what == "delete":
+            await chart.delete(f"Observation/{there.pop(chance.randrange(len(there)))}")
+        elif what == "condition":
+            await chart.create("Condition", code={"text": "hypertension"})
+        elif what == "document":
+            note = {"attachment": {"contentType": "text/plain", "data": "bm90ZQ=="}}
+            await chart.create("DocumentReference", status="current", content=[note])
+        else:
+            await chart.amend(f"Patient/{chart.patient_id}", gender=chance.choice(["male", "female"]))
+        if number == 9:
+            chart.known = await chart.refresh_unbounded()
+            await asyncio.sleep(1.1)
+    await chart.refresh_unbounded()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("place", [-1, 20], ids=["largest", "ordinary"])
+async def test_a_refresh_of_a_synthea_chart_costs_what_changed(
+    sekmet: SekmetServer, quick: FhirClient, shared_data: Path, place: int
+) -> None:
+    import gzip
+
+    folder = shared_data / "synthea"
+    files = sorted(folder.glob("[!0]*.json.gz"), key=lambda path: path.stat().st_size)
+    loads = [*sorted(folder.glob("0-*.json.gz")), files[place]]
+    ids = [_load(sekmet, json.loads(gzip.decompress(path.read_bytes()))) for path in loads]
+    chart = await _read_whole(sekmet, quick, ids[-1])
+    assert (await chart.refresh()).changed == 0
+    await chart.create("Observation", **LAB)
+    assert (await chart.refresh()).changed == 1
+    await chart.delete(f"Condition/{chart.ids('Condition')[0]}")
+    assert (await chart.refresh_unbounded()).dropped == 1
+    await chart.http.aclose()

@@ -158,6 +158,56 @@ def test_a_row_says_what_a_list_shows(edge: Edge) -> None:
     assert (row.model, row.document) == ("google/medgemma-1.5-4b-it", "")
 
 
+def filed(edge: Edge, number: int, kind: str = "history", **more: object) -> None:
+    run = numbered(number, **more)
+    edge.store.save(replace(run, inputs=replace(run.inputs, kind=kind)))
+    edge.store.finish(RunId(f"run-{number}"), RunState.FILED, f"DocumentReference/{number}/_history/1")
+
+
+def test_the_latest_filed_run_of_a_patient_is_found_whatever_the_order_of_saving(edge: Edge) -> None:
+    for number in (2, 3, 1):
+        filed(edge, number)
+    found = edge.store.find_latest("Patient/77", "history")
+    assert found == replace(numbered(3), state=RunState.FILED, document="DocumentReference/3/_history/1")
+
+
+def test_of_two_filed_runs_of_one_instant_the_later_saved_is_the_latest(edge: Edge) -> None:
+    for number in (2, 1):
+        filed(edge, number, created_at=CREATED)
+    found = edge.store.find_latest("Patient/77", "history")
+    assert found is not None
+    assert found.run_id == "run-1"
+
+
+@pytest.mark.parametrize("state", [state for state in RunState if state is not RunState.FILED])
+def test_a_run_that_was_not_filed_is_not_the_latest(edge: Edge, state: RunState) -> None:
+    filed(edge, 1)
+    edge.store.save(numbered(2))
+    edge.store.finish(RunId("run-2"), state, "DocumentReference/2/_history/1")
+    found = edge.store.find_latest("Patient/77", "history")
+    assert found is not None
+    assert found.run_id == "run-1"
+
+
+def test_the_latest_run_is_of_this_patient_and_this_kind(edge: Edge) -> None:
+    filed(edge, 1)
+    filed(edge, 2, kind="handover")
+    filed(edge, 3, patient="Patient/7")
+    latest = {
+        (patient, kind): edge.store.find_latest(patient, kind)
+        for patient in ("Patient/77", "Patient/7", "Patient/777")
+        for kind in ("history", "handover")
+    }
+    assert {at: run and run.run_id for at, run in latest.items()} == {
+        ("Patient/77", "history"): "run-1",
+        ("Patient/77", "handover"): "run-2",
+        ("Patient/7", "history"): "run-3",
+        ("Patient/7", "handover"): None,
+        ("Patient/777", "history"): None,
+        ("Patient/777", "handover"): None,
+    }
+
+
 def test_runs_are_found_by_patient(edge: Edge) -> None:
     edge.store.save(numbered(1))
     edge.store.save(numbered(2, patient="Patient/8"))

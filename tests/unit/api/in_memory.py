@@ -48,6 +48,15 @@ class InMemoryStore:
         usable = [r for r in self.runs if r.inputs.key == key and r.state is not RunState.FAILED]
         return max(usable, key=lambda run: run.created_at, default=None)
 
+    def find_latest(self, patient: str, kind: str) -> StoredRun | None:
+        self._check()
+        filed = [
+            run
+            for run in reversed(self.runs)
+            if (run.inputs.patient, run.inputs.kind, run.state) == (patient, kind, RunState.FILED)
+        ]
+        return max(filed, key=lambda run: run.created_at, default=None)
+
     def rows(self, limit: int = 50, offset: int = 0) -> tuple[Sequence[RunRow], int]:
         self._check()
         newest_first = sorted(self.runs, key=lambda run: run.created_at, reverse=True)

@@ -10,6 +10,8 @@ import pytest
 from service.store.cipher import Cipher
 from service.store.database import open_cipher
 from service.store.sql import SqlAuditLog, SqlStore
+from service.store.vault import SqlVault
+from tests.unit.writeback.charts import CREATED
 
 
 @pytest.fixture
@@ -34,3 +36,10 @@ def audit(url: str, cipher: Cipher) -> Iterator[SqlAuditLog]:
     audit = SqlAuditLog(url, cipher)
     yield audit
     audit.close()
+
+
+@pytest.fixture
+def vault(url: str, cipher: Cipher) -> Iterator[SqlVault]:
+    vault = SqlVault(url, cipher, lambda: CREATED)
+    yield vault
+    vault.close()

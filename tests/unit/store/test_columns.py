@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import LargeBinary, create_engine
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlmodel import SQLModel
 
@@ -27,9 +27,16 @@ def test_every_sealed_column_names_its_own_place() -> None:
         assert column.type.place == f"{column.table.name}.{column.name}"
 
 
+def test_only_the_vault_seals_a_column_itself() -> None:
+    binary = [
+        str(column) for table in OURS for column in table.columns if isinstance(column.type, LargeBinary)
+    ]
+    assert binary == ["epicrisis_kept.content"]
+
+
 def test_all_tables_carry_the_products_name() -> None:
     assert tables.RunTable.metadata is SQLModel.metadata
-    assert len(OURS) == 5
+    assert len(OURS) == 6
 
 
 def test_a_sealed_column_without_a_cipher_refuses() -> None:

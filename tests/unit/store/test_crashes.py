@@ -290,6 +290,10 @@ def test_lists_are_read_along_an_index(store: SqlStore) -> None:
         with store.database.engine.connect() as connection:
             return str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}").fetchall())
 
+    latest = plan(
+        "SELECT content FROM epicrisis_run WHERE patient_hash = 'x' AND kind = 'history' AND state = 'filed' "
+        "ORDER BY created_at DESC, id DESC LIMIT 1"
+    )
     page = plan("SELECT run_id FROM epicrisis_run ORDER BY created_at DESC, id DESC LIMIT 50")
     by_key = plan(
         "SELECT id FROM epicrisis_run WHERE run_key = 'x' ORDER BY created_at DESC, id DESC LIMIT 1"
@@ -298,4 +302,5 @@ def test_lists_are_read_along_an_index(store: SqlStore) -> None:
     assert "ix_epicrisis_run_newest" in page
     assert "ix_epicrisis_run_key" in by_key
     assert "ix_epicrisis_citation_source" in by_source
-    assert "TEMP B-TREE" not in page + by_key
+    assert "ix_epicrisis_run_patient" in latest
+    assert "TEMP B-TREE" not in page + by_key + latest

@@ -6,15 +6,68 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
 from service.errors import StoreError
+from service.store import database
 from service.store.cipher import Cipher
 from service.store.database import upgrade
 from service.store.sql import SqlAuditLog, SqlStore
+from service.store.vault import SqlVault
 from tests.unit.store.test_contents import ENTRY
+from tests.unit.writeback.charts import CREATED, make_run
+
+FIRST_TABLES = "run claim citation audit_entry key_check".split()
+
+
+def first_version(path: Path, source: Path) -> None:
+    """Make a database of the first version, and fill it with the rows of another."""
+    engine = create_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    raw = sqlite3.connect(path, isolation_level=None)
+    raw.execute("ATTACH ? AS source", (str(source),))
+    for name in FIRST_TABLES:
+        raw.execute(f"INSERT INTO main.epicrisis_{name} SELECT * FROM source.epicrisis_{name}")
+    raw.close()
+
+
+def schema(path: Path) -> list[str]:
+    raw = sqlite3.connect(path)
+    rows = raw.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+    raw.close()
+    return [row[0] for row in rows]
+
+
+def test_a_database_of_the_first_version_is_upgraded_and_loses_nothing(
+    store: SqlStore, audit: SqlAuditLog, cipher: Cipher, url: str, tmp_path: Path
+) -> None:
+    store.save(make_run())
+    audit.append(ENTRY)
+    store.close()
+    audit.close()
+    current, old = Path(url.removeprefix("sqlite:///")), tmp_path / "old.db"
+    first_version(old, current)
+    assert not any("epicrisis_kept" in statement for statement in schema(old))
+    old_url = f"sqlite:///{old}"
+    old_store, old_audit = SqlStore(old_url, cipher), SqlAuditLog(old_url, cipher)
+    vault = SqlVault(old_url, cipher, lambda: CREATED)
+    vault.put("snapshot", "key", b"content")
+    assert old_store.get(make_run().run_id) == make_run()
+    assert old_audit.entries() == (ENTRY,)
+    assert vault.get("snapshot", "key") == b"content"
+    for edge in (old_store, old_audit, vault):
+        edge.close()
+    assert schema(old) == schema(current)
 
 
 def test_the_migrated_schema_is_what_the_tables_say(url: str) -> None:
