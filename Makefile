@@ -7,6 +7,7 @@ TORCH_VERSION ?= 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 STAMP := $(VENV)/.epicrisis-$(ENGINE)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -47,7 +48,7 @@ format: setup ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 
 bench: setup ## Our work beside a baseline on the same work, as a table
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 clean-demo: ## Remove the demonstration's data, its EHR and its model
 	@rm -rf .epicrisis

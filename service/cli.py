@@ -6,7 +6,6 @@ import asyncio
 import errno
 import sys
 import zlib
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -19,24 +18,23 @@ from connectors.errors import BrokenJson, ConnectorError
 from connectors.fhir.codec import decode
 from service.api.security import check_bind
 from service.context.choose import TokenCount, choose_facts, required_in
-from service.context.chosen import Context
-from service.context.layout import label_facts
 from service.context.render import whole_chat
 from service.context.stay import find_stay
 from service.context.templates import TemplateSet, open_library
 from service.demo import DemoReport, run_demo, start_ehr
 from service.doctor import examine
+from service.engine.openai import open_tokenizer
 from service.engine.profiles import profile_for
 from service.engine.prompt import Profile
 from service.engine.scripted import ScriptedEngine
-from service.engine.tokens import FolderTokenizer
 from service.engine.weights import DEMONSTRATION_MODEL
 from service.errors import EpicrisisError, RecordError, SettingsError
 from service.ports import Action, AuditEntry, RunId, RunState, StoredRun
 from service.record.assemble import assemble_record, resources_of
-from service.record.facts import Absence, Fact, PatientRecord
+from service.record.facts import PatientRecord
 from service.record.required import required_facts
 from service.settings import Settings, load_settings
+from service.shapes import context_shape, record_shape
 from service.summarize import Outcome
 from service.terminal import Steps, print_json, print_table, set_up_logging, stderr, stdout, tell_error
 from service.texts.worker import TextReader, read_texts
@@ -176,7 +174,7 @@ def assemble(
 ) -> None:
     """Show the facts of a chart in a file, and what was not kept and why. Sends nothing anywhere."""
     record, read_at = _assemble(context.obj, bundle, patient)
-    print_json(_record_json(record, read_at)) if as_json else _show_record(record)
+    print_json(record_shape(record, read_at)) if as_json else _show_record(record)
 
 
 @app.command()
@@ -205,7 +203,7 @@ def context(
     chat = whole_chat(chosen, templates, profile)
     if as_json:
         needed = required_in(record, required, templates)
-        print_json(_context_json(chosen, needed, "\n\n".join(message.content for message in chat)))
+        print_json(context_shape(chosen, needed, "\n\n".join(message.content for message in chat)))
         return
     for message in chat:
         stdout.print(f"--- {message.role}\n{message.content}\n", markup=False)
@@ -342,10 +340,10 @@ def _counter(settings: Settings, profile: Profile) -> TokenCount:
     if settings.engine == "scripted":
         return lambda chat: asyncio.run(ScriptedEngine().count_tokens(chat))
     if settings.tokenizer:
-        return FolderTokenizer(settings.tokenizer, profile).count
+        return open_tokenizer(settings.tokenizer, profile).count
     if settings.engine_url:
         return lambda chat: asyncio.run(_count_remotely(settings, chat))
-    return FolderTokenizer(model_folder(settings, stderr.print), profile).count
+    return open_tokenizer(model_folder(settings, stderr.print), profile).count
 
 
 async def _count_remotely(settings: Settings, chat: tuple[Any, ...]) -> int:
@@ -367,69 +365,6 @@ def _stored(settings: Settings, run: str) -> StoredRun:
     finally:
         store.close()
         audit.close()
-
-
-_COMPLETE = {
-    Absence.LISTED: "listed",
-    Absence.NONE_RECORDED: "none-recorded",
-    Absence.NOT_RETRIEVED: "not-retrieved",
-}
-
-
-def _record_json(record: PatientRecord, read_at: datetime) -> dict[str, Any]:
-    labels = label_facts(record)
-    required = required_facts(record)
-    return {
-        "patient": record.identity,
-        "seen": record.seen,
-        "kept": record.kept,
-        "skipped": record.skips,
-        "facts": [_fact_json(fact, labels[fact.id], read_at) for fact in record.facts],
-        "complete": {kind.key: _COMPLETE[kind.state] for kind in required},
-        "required": required,
-        "digest": record.digest,
-        "as_of": record.as_of.recorded if record.as_of else None,
-        "problems": record.problems,
-    }
-
-
-def _fact_json(fact: Fact, label: str, read_at: datetime) -> dict[str, Any]:
-    return {
-        "label": label,
-        "id": fact.id,
-        "kind": fact.kind,
-        "text": fact.text,
-        "date": fact.when.recorded if fact.when else None,
-        "status": fact.status,
-        "name": fact.name,
-        "value": fact.value,
-        "span": fact.span,
-        "sources": [
-            {
-                "reference": source.reference,
-                "version": source.version,
-                "sha256": source.digest,
-                "read_at": read_at,
-            }
-            for source in fact.sources
-        ],
-    }
-
-
-def _context_json(chosen: Context, needed: Sequence[Fact], prompt: str) -> dict[str, Any]:
-    shown = {fact.id for fact in chosen.facts.values()}
-    return {
-        "prompt": prompt,
-        "tokens": chosen.tokens,
-        "budget": chosen.budget_tokens,
-        "shown": len(shown),
-        "left_out": chosen.left_out,
-        "required": {"total": len(needed), "shown": sum(fact.id in shown for fact in needed)},
-        "searched": chosen.searched,
-        "facts": {label: fact.id for label, fact in chosen.facts.items()},
-        "sections": chosen.sections,
-        "encounter": chosen.stay.reference if chosen.stay else None,
-    }
 
 
 def _show_record(record: PatientRecord) -> None:

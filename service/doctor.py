@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from connectors.errors import ConnectorError
-from service.context.templates import available, load
+from service.context.templates import open_library
+from service.engine.openai import open_tokenizer
+from service.engine.profiles import profile_for
 from service.errors import EpicrisisError
 from service.settings import Settings
-from service.wiring import build_engine, fhir_client, model_folder, open_store
+from service.wiring import build_engine, fhir_client, model_folder, open_store, open_vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,16 @@ class Finding:
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Examine store, FHIR server, prompts and engine. Starts no engine; writes nothing to the EHR."""
-    return [_store(settings), await _fhir(settings), _prompts(), _packages(), await _engine(settings)]
+    """Examine all that a run needs. Starts no engine; writes nothing to the EHR."""
+    return [
+        _store(settings),
+        _snapshots(settings),
+        await _fhir(settings),
+        _prompts(settings),
+        _packages(),
+        await _engine(settings),
+        _tokenizer(settings),
+    ]
 
 
 def _store(settings: Settings) -> Finding:
@@ -53,9 +63,39 @@ async def _fhir(settings: Settings) -> Finding:
     return Finding("FHIR server", "ok", f"FHIR {offers.fhir_version}, {everything}, {transactions}")
 
 
-def _prompts() -> Finding:
-    sets = [load(set_id) for set_id in available()]
-    return Finding("prompts", "ok", ", ".join(f"{s.id} {s.version} ({s.digest[:12]})" for s in sets))
+def _snapshots(settings: Settings) -> Finding:
+    def look() -> str:
+        vault = open_vault(settings)
+        if vault is None:
+            return "nothing is kept between runs: every run reads the whole chart"
+        vault.close()
+        return f"charts and digests kept {settings.snapshot_days} days after their last use, encrypted"
+
+    return _finding("snapshots", look)
+
+
+def _prompts(settings: Settings) -> Finding:
+    def look() -> str:
+        library = open_library(settings.prompts)
+        sets = [library.load(set_id) for set_id in library.available()]
+        return ", ".join(f"{one.id} {one.version} ({one.digest[:12]})" for one in sets)
+
+    return _finding("prompts", look)
+
+
+def _tokenizer(settings: Settings) -> Finding:
+    folder = settings.tokenizer
+    if folder is not None:
+
+        def look() -> str:
+            open_tokenizer(folder, profile_for(settings.model, settings.profile or None))
+            return f"local folder {folder.name}"
+
+        return _finding("tokenizer", look)
+    if settings.engine_url and settings.engine != "scripted":
+        advice = "Set EPICRISIS_TOKENIZER to the served model's folder: counting is then local and faster."
+        return Finding("tokenizer", "missing", "the remote engine is asked for every count", advice)
+    return Finding("tokenizer", "ok", "the model's own")
 
 
 def _packages() -> Finding:
@@ -69,13 +109,14 @@ def _packages() -> Finding:
 
 async def _engine(settings: Settings) -> Finding:
     if settings.engine_url:
-        engine = build_engine(settings, lambda stage, detail: None)
         try:
-            info = await engine.describe()
+            engine = build_engine(settings, lambda stage, detail: None)
+            try:
+                info = await engine.describe()
+            finally:
+                await engine.aclose()
         except EpicrisisError as error:
             return Finding("model", "failed", error.message, error.advice)
-        finally:
-            await engine.aclose()
         return Finding(
             "model", "ok", f"{info.model} on {info.version}, profile {info.profile.name}, {info.digest[:12]}"
         )

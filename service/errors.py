@@ -2,6 +2,8 @@
 
     EpicrisisError
     ├── SettingsError        3   a setting is missing or wrong
+    ├── TemplateError        3   a template set is wrong, at this file and line (`service.context`)
+    ├── BudgetTooSmall       3   not even the index of the required facts fits (`service.context`)
     ├── RecordError          6   this patient cannot be summarised (merged, inactive, not the one asked for)
     ├── EngineError          8   the model's server does not start, answer or obey
     ├── StoreError           9   the disk is full, the key is missing, the database is damaged

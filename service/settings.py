@@ -35,7 +35,9 @@ class FhirAuth(StrEnum):
 class Settings(BaseSettings):
     """Everything that can be set. Each field is `EPICRISIS_<NAME>`; the README lists them."""
 
-    model_config = SettingsConfigDict(env_prefix="EPICRISIS_", env_file="epicrisis.env", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="EPICRISIS_", env_file="epicrisis.env", env_ignore_empty=True, extra="ignore"
+    )
 
     home: Path = Path(".epicrisis")
     """Folder of the database, the key file, the local engine's logs and the demonstration's data."""

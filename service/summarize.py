@@ -11,7 +11,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from service.context.stay import Stay, find_stay
 from service.context.templates import Library, TemplateSet, open_library
 from service.digest import Digester
 from service.engine.prompt import Completion, Engine, EngineInfo, Message
-from service.errors import EpicrisisError, RecordError, StoreError
+from service.errors import EpicrisisError, RecordError
 from service.grounding.check import Checker
 from service.grounding.complete import complete_summary
 from service.grounding.parse import parse_claims
@@ -51,6 +51,7 @@ from service.record.assemble import Policy, assemble_record, stop_reason
 from service.record.attachments import Extracted
 from service.record.facts import PatientRecord
 from service.record.required import required_facts
+from service.snapshot import Snapshot
 from service.texts.worker import TextReader, read_texts
 from service.writeback.moment import show_instant
 from service.writeback.transaction import build_transaction, refusal
@@ -59,8 +60,6 @@ Progress = Callable[[str, str], None]
 """`(stage, detail)`: the detail is safe to show on a terminal; it never names a patient."""
 
 STAGES = ("fetch", "assemble", "choose", "digest", "generate", "verify", "publish")
-SNAPSHOT = "snapshot"
-"""Area of the vault that holds fetched charts."""
 REQUESTS_IN_FLIGHT = 32
 SEED = 0
 GUIDED_BUDGET_TOKENS = 2500
@@ -181,8 +180,9 @@ class Summarizer:
         )
 
     async def _fetch(self, patient_id: str, actor: str, tell: Progress) -> Pull:
-        patient = patient_id if "/" in patient_id else f"Patient/{patient_id}"
-        known = await asyncio.to_thread(self._known, patient)
+        patient = f"Patient/{patient_id.removeprefix('Patient/')}"
+        snapshot = self._snapshot(patient)
+        known = await asyncio.to_thread(snapshot.load)
         try:
             pull = await self._ehr.pull(patient_id, lambda what, n: tell("fetch", f"{n} {what}"), known)
         except ConnectorError as error:
@@ -191,37 +191,14 @@ class Summarizer:
         self._record(Action.READ, actor, patient, counts={"resources": len(pull.resources)})
         reason = stop_reason(pull.resources, pull.patient_id)
         if reason:
-            await asyncio.to_thread(self._forget, patient)
+            await asyncio.to_thread(snapshot.forget)
             raise RecordError(reason, "Look the patient up in the EHR and use the current record.")
-        await asyncio.to_thread(self._remember, patient, pull, tell)
+        if not await asyncio.to_thread(snapshot.keep, pull):
+            tell("fetch", "not kept for the next run")
         return pull
 
-    def _snapshot_key(self, patient: str) -> str:
-        """Name a snapshot by all that decides what it may hold: server, reader, patient (SAFETY 21)."""
-        return f"{self._ehr.base_url} {self._ehr.access_profile} {patient}"
-
-    def _known(self, patient: str) -> Pull | None:
-        """Return the chart as it was last fetched; None where nothing is kept, or it cannot be read."""
-        if self._vault is None:
-            return None
-        try:
-            data = self._vault.get(SNAPSHOT, self._snapshot_key(patient))
-            return Pull.load(data) if data is not None else None
-        except (StoreError, ValueError):
-            return None
-
-    def _remember(self, patient: str, pull: Pull, tell: Progress) -> None:
-        if self._vault is None:
-            return
-        try:
-            self._vault.put(SNAPSHOT, self._snapshot_key(patient), pull.dump())
-        except StoreError:  # the next run then reads the chart whole; this one has lost nothing
-            tell("fetch", "not kept for the next run")
-
-    def _forget(self, patient: str) -> None:
-        if self._vault is not None:
-            with suppress(StoreError):
-                self._vault.drop(SNAPSHOT, self._snapshot_key(patient))
+    def _snapshot(self, patient: str) -> Snapshot:
+        return Snapshot(self._vault, self._ehr.base_url, self._ehr.access_profile, patient)
 
     def _assemble(self, pull: Pull, texts: Mapping[str, Extracted]) -> PatientRecord:
         return assemble_record(
@@ -320,7 +297,7 @@ class Summarizer:
             before = await asyncio.to_thread(self._store.find_latest, inputs.patient, inputs.kind)
             summary = await asyncio.to_thread(
                 verify_completions, inputs.kind, record, context, templates, requests, completions,
-                earlier_of(before),
+                earlier_of(before, record),
             )  # fmt: skip
         run = StoredRun(
             run_id=RunId(secrets.token_hex(10)),
@@ -363,9 +340,12 @@ class Summarizer:
         if not most or not context.left_out:
             return context
         with watch.stage("digest"):
-            digester = Digester(self._engine, info, templates, budget, most, self._vault, watch.tell, SEED)
+            digester = Digester(
+                self._engine, info, templates, budget, most, self._vault, watch.tell, SEED,
+                inputs.access_profile,
+            )  # fmt: skip
             digests = await digester.digest(record, context, count)
-        return await asyncio.to_thread(choose, budget, digests)
+        return await asyncio.to_thread(choose, budget, digests) if digests else context
 
     async def _generate(
         self, requests: tuple[Request, ...], actor: str, patient: str, tell: Progress
@@ -438,9 +418,15 @@ def _at_hand(stay: Stay | None) -> str | None:
     return stay.reference if stay is not None else None
 
 
-def earlier_of(run: StoredRun | None) -> Earlier | None:
-    """Return what a filed run knew; None where there is none, or it is of a version that did not keep it."""
+def earlier_of(run: StoredRun | None, record: PatientRecord) -> Earlier | None:
+    """Return what a filed run knew of this person; None where it is another's, or did not keep it.
+
+    Servers give the same ids to different people: record number and birth date must agree (SAFETY 1).
+    """
     if run is None or not run.summary.known:
+        return None
+    then, now = run.summary.identity, record.identity
+    if (then.record_number, then.birth_date) != (now.record_number, now.birth_date):
         return None
     return Earlier(show_instant(run.read_at), frozenset(run.summary.known))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -65,11 +65,18 @@ def open_store(settings: Settings) -> tuple[SqlStore, SqlAuditLog]:
 
 
 def open_vault(settings: Settings) -> SqlVault | None:
-    """Open what is kept of charts between runs, without what is too old; None where nothing is to be kept."""
+    """Open what is kept of charts between runs, without what is too old; None where nothing is to be kept.
+
+    Raises StoreError.
+    """
     url, cipher = _database(settings)
     vault = SqlVault(url, cipher, utc_now)
-    for area in KEPT_AREAS:
-        vault.prune(area, utc_now() - timedelta(days=settings.snapshot_days))
+    try:
+        for area in KEPT_AREAS:
+            vault.prune(area, utc_now() - timedelta(days=settings.snapshot_days))
+    except BaseException:
+        vault.close()
+        raise
     if settings.snapshot_days:
         return vault
     vault.close()
@@ -177,33 +184,30 @@ async def open_summarizer(
 ) -> AsyncIterator[Summarizer]:
     """Plug everything in; close everything when the block ends, well or badly."""
     library = open_library(settings.prompts)
-    store, audit = open_store(settings)
-    vault = open_vault(settings)
-    try:
-        client = fhir_client(settings, fhir_url)
-        engine = build_engine(settings, tell)
-        try:
-            yield Summarizer(
-                ehr=FhirEhr(client, now=utc_now),
-                engine=engine,
-                store=store,
-                audit=audit,
-                clock=utc_now,
-                software_version=software_version(),
-                budget_tokens=settings.budget_tokens,
-                digest_windows=settings.digest_windows,
-                policy=policy(settings),
-                library=library,
-                vault=vault,
-            )
-        finally:
-            await engine.aclose()
-            await client.aclose()
-    finally:
+    async with AsyncExitStack() as stack:
+        store, audit = open_store(settings)
+        stack.callback(store.close)
+        stack.callback(audit.close)
+        vault = open_vault(settings)
         if vault is not None:
-            vault.close()
-        store.close()
-        audit.close()
+            stack.callback(vault.close)
+        client = fhir_client(settings, fhir_url)
+        stack.push_async_callback(client.aclose)
+        engine = build_engine(settings, tell)
+        stack.push_async_callback(engine.aclose)
+        yield Summarizer(
+            ehr=FhirEhr(client, now=utc_now),
+            engine=engine,
+            store=store,
+            audit=audit,
+            clock=utc_now,
+            software_version=software_version(),
+            budget_tokens=settings.budget_tokens,
+            digest_windows=settings.digest_windows,
+            policy=policy(settings),
+            library=library,
+            vault=vault,
+        )
 
 
 def policy(settings: Settings) -> Policy:

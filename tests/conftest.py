@@ -10,8 +10,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import msgspec
 import pytest
+
+# Correctness tests never assert wall-clock time.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"

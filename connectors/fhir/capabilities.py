@@ -7,7 +7,7 @@ transactions, no conditional create), and every search is tried.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -56,7 +56,23 @@ class Capabilities:
         """Return what is offered for a type; nothing for one that is not named."""
         return self.types.get(resource_type, NOTHING)
 
+    def plain(self) -> dict[str, Any]:
+        """Return the same as JSON values, for `of_plain`."""
+        types = {name: {**asdict(offer), "search_params": sorted(offer.search_params)}
+                 for name, offer in self.types.items()}  # fmt: skip
+        return {**{name: getattr(self, name) for name in _FLAGS}, "types": types}
 
+    @classmethod
+    def of_plain(cls, values: dict[str, Any]) -> Capabilities:
+        """Return the capabilities of which `plain` gave the values."""
+        types = {
+            name: TypeSupport(**{**offer, "search_params": frozenset(offer["search_params"])})
+            for name, offer in values["types"].items()
+        }
+        return cls(**{**values, "types": MappingProxyType(types)})
+
+
+_FLAGS = ("declared", "fhir_version", "transaction", "everything")
 UNDECLARED = Capabilities()
 
 

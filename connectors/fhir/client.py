@@ -102,6 +102,7 @@ class FhirClient:
         self._amend = amend_capabilities
         self._own = frozenset({self.session.origin})
         self._capabilities: Capabilities | None = None
+        self._has_adopted = False
         self._asking = asyncio.Lock()
         self._proofs: dict[str, bool] = {}
         self._proving = asyncio.Lock()
@@ -130,10 +131,14 @@ class FhirClient:
         """The limits of this connection."""
         return self.session.limits
 
-    async def capabilities(self) -> Capabilities:
-        """Return what the server offers; read once. Raises WrongRelease, and where nothing answers."""
+    async def capabilities(self, *, own: bool = False) -> Capabilities:
+        """Return what the server offers; read once. Raises WrongRelease, and where nothing answers.
+
+        With `own`, what was adopted from an earlier client is read again.
+        """
         async with self._asking:
-            if self._capabilities is None:
+            if self._capabilities is None or (own and self._has_adopted):
+                self._has_adopted = False
                 try:
                     statement = await self._get(self.session.url("metadata"))
                 except _FATAL:
@@ -226,6 +231,11 @@ class FhirClient:
             "POST", self.base_url, headers=_WRITE, content=encode(bundle), repeatable=False
         )
         return self._resource(answer)
+
+    def adopt(self, capabilities: Capabilities) -> None:
+        """Take what an earlier client of the same server read, unless this one has asked itself."""
+        if self._capabilities is None and capabilities.declared:
+            self._capabilities, self._has_adopted = capabilities, True
 
     async def proven(self, what: str, prove: Callable[[], Awaitable[bool]]) -> bool:
         """Return what `prove` finds out about this server, once for each `what`. Errors are not kept."""

@@ -43,7 +43,7 @@ async def pull_patient(
     wanted = parse_patient_id(patient_id)
     with metered() as meter:
         gathered = Gathered(on_progress or silent)
-        patient, capabilities = await together(read_patient(client, wanted), client.capabilities())
+        patient, capabilities = await together(read_patient(client, wanted), client.capabilities(own=True))
         gathered.add("Patient", [patient])
         seen_until = seen_by(client, read_at)
         if not capabilities.everything or not await _read_everything(client, wanted, gathered):
@@ -63,6 +63,7 @@ async def pull_patient(
         whole_at=read_at,
         seen_until=seen_until,
         broken=broken,
+        capabilities=capabilities,
     )
 
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from connectors.fhir.capabilities import Capabilities
 from connectors.fhir.packed import Packed
 
 _MAGIC = b"epicrisis pull 1\n"
@@ -67,6 +68,8 @@ class Pull:
     """Aware: every change up to it was seen, by the server's clock where that was behind ours."""
     broken: frozenset[str] = frozenset()
     """Types whose search left a gap: a refresh asks for all of them, not for what changed."""
+    capabilities: Capabilities | None = None
+    """What the server offered at the last whole read: a refresh by a new client need not ask again."""
 
     def dump(self) -> bytes:
         """Return compressed bytes that hold all that a later refresh needs. `load` reads them."""
@@ -78,6 +81,7 @@ class Pull:
             "whole_at": self.whole_at and self.whole_at.isoformat(),
             "seen_until": self.seen_until and self.seen_until.isoformat(),
             "broken": sorted(self.broken),
+            "capabilities": self.capabilities and self.capabilities.plain(),
             "binaries": [[url, len(content)] for url, content in self.binaries.items()],
         }
         parts = [zlib.compress(json.dumps(head).encode()), zlib.compress(b"".join(contents), 1)]
@@ -102,6 +106,7 @@ class Pull:
             whole_at=_instant(known["whole_at"]),
             seen_until=_instant(known["seen_until"]),
             broken=frozenset(known["broken"]),
+            capabilities=known["capabilities"] and Capabilities.of_plain(known["capabilities"]),
         )
 
 

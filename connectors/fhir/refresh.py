@@ -66,6 +66,8 @@ async def refresh_patient(
     read_at = now()
     if not _can_build_on(known, read_at, client.limits.whole_every_s):
         return None
+    if known.capabilities is not None:
+        client.adopt(known.capabilities)
     with metered() as meter:
         patient, capabilities = await together(
             read_patient(client, known.patient_id, _patient_of(known)), client.capabilities()
@@ -94,6 +96,7 @@ async def refresh_patient(
         dropped=len(delta.gone),
         seen_until=seen_until,
         broken=frozenset(delta.broken),
+        capabilities=capabilities,
     )
 
 

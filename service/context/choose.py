@@ -9,9 +9,9 @@ that one new fact seldom pushes another out of a prompt that the engine has alre
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 from service.context.chosen import Block, Context, Label, Line, Section
@@ -21,7 +21,7 @@ from service.context.manifest import left_out, shown_kinds
 from service.context.pivot import in_order, is_abnormal
 from service.context.render import TASK, whole_chat
 from service.context.stay import Stay
-from service.context.templates import Focus, FocusScope, TemplateSet
+from service.context.templates import Focus, FocusScope, SectionRule, TemplateSet
 from service.engine.prompt import Message, Profile
 from service.errors import EpicrisisError
 from service.record.facts import Fact, FactId, Kind, PatientRecord, RequiredKind
@@ -81,7 +81,10 @@ class _Chooser:
         digests: int = 0,
         task: str = TASK,
     ) -> Context:
-        """Build the Context of a selection, its tokens counted. `digests` is how many of them are shown."""
+        """Build the Context of a selection, its tokens counted. `digests` is how many of them are shown.
+
+        Without a `task` it is a try, to be counted: no heading and no citable label is worked out.
+        """
         kept = {fact.id for fact in (*chosen, *focus)}
         blocks = self.layout.blocks(chosen, self.latest)
         told = digest_block(self.digests[len(self.digests) - digests :])
@@ -95,7 +98,7 @@ class _Chooser:
         carried = {fact.id for line in (told.lines if told else ()) for fact in line.facts}
         context = Context(
             identity=self.record.identity,
-            sections=_sections(shown, self.templates, self.stay, self.layout),
+            sections=self._sections(shown) if task else (),
             facts={self.layout.label(fact): fact for fact in shown},
             required=self.required,
             left_out=left_out(self.record, {fact.id for fact in shown}, carried, self.lost, self.templates),
@@ -107,7 +110,7 @@ class _Chooser:
             index=lines,
             blocks=blocks,
             focus=focused,
-            cites=self._cites((*blocks, *focused), index.values()),
+            cites=self._cites((*blocks, *focused), index.values()) if task else {},
             stay=self.stay,
             kinds=shown_kinds(self.record, {fact.id for fact in shown}, self.templates),
         )
@@ -128,8 +131,30 @@ class _Chooser:
         return cites
 
     def _is_headed(self, fact: Fact) -> bool:
-        of_stay = self.stay is not None and self.stay.holds(fact)
-        return self.templates.heading_of(fact, of_stay) is not None
+        return self._heading(fact) is not None
+
+    def _heading(self, fact: Fact) -> SectionRule | None:
+        return self.templates.heading_of(fact, self.stay is not None and self.stay.holds(fact))
+
+    def _sections(self, shown: Iterable[Fact]) -> tuple[Section, ...]:
+        """Sort the shown facts under the headings of the summary, oldest first."""
+        held: dict[str, list[Fact]] = defaultdict(list)
+        for fact in shown:
+            rule = self._heading(fact)
+            if rule is not None:
+                held[rule.key].append(fact)
+        label = self.layout.label
+        return tuple(
+            Section(rule.key, rule.title, tuple(label(f) for f in sorted(held[rule.key], key=in_order)))
+            for rule in self.templates.sections
+            if rule.key in held
+        )
+
+    def shared_room(self) -> int:
+        """Return the tokens that the evidence may take; the rest is kept for the task and its focus."""
+        titles = [rule.title for rule in self.templates.sections]
+        asked = self.count((Message("user", self.templates.render(TASK, titles=titles)),))
+        return self.budget - max(int(self.budget * TASK_SHARE), asked)
 
 
 def choose_facts(
@@ -155,12 +180,14 @@ def choose_facts(
     base, is_whole = _with_required(chooser, needed)
     if not is_whole:
         return base
+    room = chooser.shared_room()
     chooser.trends = chooser.layout.trends
-    if chooser.context(needed, {}, task="").tokens > budget_tokens * (1 - TASK_SHARE):
+    if chooser.context(needed, {}, task="").tokens > room:
         chooser.trends = ()
     ranked = rank_steps(record, needed, templates, stay)
     chooser.latest = ranked.latest
-    chosen = _as_many_as_fit(chooser, needed, ranked.steps)
+    steps = _with_notes_share(ranked.steps, int(templates.limits.notes_share * budget_tokens))
+    chosen = _within(chooser, needed, _as_many_as_fit(chooser, needed, steps, room))
     told = _with_digests(chooser, chosen)
     return _with_focus(chooser, chosen, told)
 
@@ -179,60 +206,81 @@ def _with_required(chooser: _Chooser, needed: Sequence[Fact]) -> tuple[Context, 
     whole = chooser.context(needed, {})
     if whole.tokens <= chooser.budget:
         return whole, True
-    named = {fact.id: fact for fact in needed}
-    best = chooser.context((), named)
+    best = chooser.context((), {fact.id: fact for fact in needed})
     if best.tokens > chooser.budget:
+        least = min(best.tokens, whole.tokens)
         raise BudgetTooSmall(
             f"A budget of {chooser.budget} tokens is too small: instructions, required facts by name and the "
-            f"list of what is not shown take {best.tokens}.",
-            f"Give at least {best.tokens} tokens.",
+            f"list of what is not shown take {least}.",
+            f"Give at least {least} tokens.",
         )
-    low, high = 0, len(needed) - 1
+
+    def with_whole(n: int) -> Context:
+        return chooser.context(needed[:n], {fact.id: fact for fact in needed[n:]})
+
+    n = _most(len(needed) - 1, lambda n: with_whole(n).tokens <= chooser.budget)
+    return (with_whole(n) if n else best), False
+
+
+def _most(high: int, fits: Callable[[int], bool]) -> int:
+    """Return the largest number found, at most `high`, for which something fits; 0 is taken to fit."""
+    low = 0
     while low < high:
         middle = (low + high + 1) // 2
-        rest = {fact.id: fact for fact in needed[middle:]}
-        tried = chooser.context(needed[:middle], rest)
-        low, high, best = (middle, high, tried) if tried.tokens <= chooser.budget else (low, middle - 1, best)
-    return best, False
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def _with_notes_share(steps: Iterable[Sequence[Fact]], tokens: int) -> list[Sequence[Fact]]:
+    """Leave out of the steps what of the notes goes beyond their share, the oldest notes first."""
+    kept = [fact for step in steps for fact in step if fact.span is not None]
+    room = tokens * PROSE_CHARACTERS_PER_TOKEN
+    over: set[FactId] = set()
+    for fact in sorted(kept, key=_newest_first):
+        room -= len(fact.value)
+        if room < 0:
+            over.add(fact.id)
+    bounded = ([fact for fact in step if fact.id not in over] for step in steps)
+    return [step for step in bounded if step]
 
 
 def _as_many_as_fit(
-    chooser: _Chooser, needed: Sequence[Fact], steps: Sequence[Sequence[Fact]]
+    chooser: _Chooser, needed: Sequence[Fact], steps: Sequence[Sequence[Fact]], budget: int
 ) -> tuple[Fact, ...]:
-    """Return the required facts and as many steps of the others as leave room for the task."""
-    budget = int(chooser.budget * (1 - TASK_SHARE))
+    """Return the required facts and as many steps of the others as fit a budget without the task."""
     steps = _bounded(steps, budget)
 
-    def fits(others: Sequence[Fact]) -> int:
+    def left(others: Sequence[Fact]) -> int:
         """Tokens left; negative where the selection is too large."""
         return budget - chooser.context((*needed, *others), {}, task="").tokens
 
     def taken(n: int) -> list[Fact]:
         return [fact for step in steps[:n] for fact in step]
 
-    low, high = 0, len(steps)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(taken(middle)) >= 0 else (low, middle - 1)
-    chosen = taken(low)
-    if low == len(steps) or fits(chosen) <= WASTE * chooser.budget:
+    whole = _most(len(steps), lambda n: left(taken(n)) >= 0)
+    chosen = taken(whole)
+    if whole == len(steps) or left(chosen) <= WASTE * chooser.budget:
         return (*needed, *chosen)
-    rest, part = steps[low], 0
-    low, high = 0, len(rest) - 1
-    while low < high:
-        part = (low + high + 1) // 2
-        low, high = (part, high) if fits([*chosen, *rest[:part]]) >= 0 else (low, part - 1)
-    return (*needed, *chosen, *rest[:low])
+    rest = steps[whole]
+    part = _most(len(rest) - 1, lambda n: left([*chosen, *rest[:n]]) >= 0)
+    return (*needed, *chosen, *rest[:part])
+
+
+def _within(chooser: _Chooser, needed: Sequence[Fact], chosen: tuple[Fact, ...]) -> tuple[Fact, ...]:
+    """Give up trends, then the least wanted facts, where the whole prompt takes more than its parts did."""
+    if chooser.context(chosen, {}).tokens <= chooser.budget:
+        return chosen
+    chooser.trends = ()
+    others = chosen[len(needed) :]
+    n = _most(len(others), lambda n: chooser.context((*needed, *others[:n]), {}).tokens <= chooser.budget)
+    return (*needed, *others[:n])
 
 
 def _with_digests(chooser: _Chooser, chosen: Sequence[Fact]) -> int:
     """Return how many of the newest digests fit beside the chosen facts."""
-    low, high = 0, len(chooser.digests)
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = chooser.context(chosen, {}, digests=middle).tokens <= chooser.budget
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return low
+    return _most(
+        len(chooser.digests), lambda n: chooser.context(chosen, {}, digests=n).tokens <= chooser.budget
+    )
 
 
 def _with_focus(chooser: _Chooser, chosen: Sequence[Fact], digests: int) -> Context:
@@ -240,24 +288,27 @@ def _with_focus(chooser: _Chooser, chosen: Sequence[Fact], digests: int) -> Cont
     best = chooser.context(chosen, {}, digests=digests)
     kept = {fact.id for fact in chosen}
     rule = chooser.templates.focus
-    wanted = [fact for fact in focused(chooser.record, rule, chooser.stay) if fact.id not in kept]
+    found = focused(chooser.record, rule, chooser.stay, chooser.templates.unshown)
+    wanted = [fact for fact in found if fact.id not in kept]
     room = min(chooser.budget, best.tokens + int(rule.share * chooser.budget))
-    low, high = 0, len(wanted)
-    while low < high:
-        middle = (low + high + 1) // 2
-        tried = chooser.context(chosen, {}, wanted[:middle], digests)
-        low, high, best = (middle, high, tried) if tried.tokens <= room else (low, middle - 1, best)
-    return best
+
+    def with_focus(n: int) -> Context:
+        return chooser.context(chosen, {}, wanted[:n], digests)
+
+    n = _most(len(wanted), lambda n: with_focus(n).tokens <= room)
+    return with_focus(n) if n else best
 
 
-def focused(record: PatientRecord, rule: Focus, stay: Stay | None) -> list[Fact]:
-    """Return the facts that a task wants beside the shared evidence, newest first."""
+def focused(
+    record: PatientRecord, rule: Focus, stay: Stay | None, unshown: Collection[Kind] = ()
+) -> list[Fact]:
+    """Return the facts that a task wants beside the shared evidence, newest first; none of a kind unshown."""
     if rule.scope is FocusScope.NONE or (rule.scope is FocusScope.STAY and stay is None):
         return []
-    since = record.as_of.earliest - timedelta(days=rule.days) if record.as_of else None
+    since = _days_before(record, rule.days)
     found = []
     for fact in record.facts:
-        if (rule.kinds and fact.kind not in rule.kinds) or fact.kind is Kind.PATIENT:
+        if (rule.kinds and fact.kind not in rule.kinds) or fact.kind in (Kind.PATIENT, *unshown):
             continue
         if rule.scope is FocusScope.STAY:
             is_wanted = stay is not None and stay.holds(fact)
@@ -265,7 +316,17 @@ def focused(record: PatientRecord, rule: Focus, stay: Stay | None) -> list[Fact]
             is_wanted = since is not None and fact.when is not None and fact.when.latest >= since
         if is_wanted:
             found.append(fact)
-    return sorted(found, key=in_order, reverse=True)
+    return sorted(found, key=_newest_first)
+
+
+def _days_before(record: PatientRecord, days: int) -> datetime | None:
+    """Return the time so many days before the record's newest; the first day of the calendar at the most."""
+    if record.as_of is None:
+        return None
+    try:
+        return record.as_of.earliest - timedelta(days=days)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def rank_steps(
@@ -290,12 +351,13 @@ def rank_steps(
     telling = {(fact.kind, _day(fact)) for fact in record.facts if is_abnormal(fact)}
     steps: dict[tuple[int, int, int], list[Fact]] = defaultdict(list)
     for (kind, _), facts in series.items():
-        ordered = sorted(facts, key=in_order)
+        newest = max(facts, key=in_order)
         place = order.get(kind, len(order))
-        for fact in ordered:
+        for fact in facts:
             if fact.id in taken:
                 continue
-            if fact is ordered[-1]:
+            # A note is named by one of its sentences: the newest is the whole note.
+            if fact is newest or (fact.span is not None and fact.source.reference == newest.source.reference):
                 age = max(year - fact.when.day.year, 0).bit_length() if fact.when else 0
                 steps[0, age, place].append(fact)
             elif kind is not Kind.VITAL or (fact.when is not None and fact.when.day >= days):
@@ -303,7 +365,12 @@ def rank_steps(
                 steps[1, -_quarter(fact) - (BOOST if matters else 0), place].append(fact)
     keys = sorted(steps)
     latest = frozenset(fact.id for key in keys if key[0] == 0 for fact in steps[key])
-    return Steps(tuple(tuple(sorted(steps[key], key=in_order, reverse=True)) for key in keys), latest)
+    return Steps(tuple(tuple(sorted(steps[key], key=_newest_first)) for key in keys), latest)
+
+
+def _newest_first(fact: Fact) -> tuple[float, str, tuple[int, int], str]:
+    """Order facts backwards in time; the passages of one note as they are read."""
+    return -in_order(fact)[0], fact.source.reference, fact.span or (0, 0), fact.id
 
 
 def _newest_days(record: PatientRecord, most: int) -> date:
@@ -329,19 +396,3 @@ def _bounded(steps: Sequence[Sequence[Fact]], budget: int) -> list[Sequence[Fact
         if characters > budget * CHARACTERS_PER_TOKEN:
             break
     return bounded
-
-
-def _sections(
-    shown: Iterable[Fact], templates: TemplateSet, stay: Stay | None, layout: Layout
-) -> tuple[Section, ...]:
-    """Sort the shown facts under the headings of the summary, oldest first."""
-    held: dict[str, list[Fact]] = defaultdict(list)
-    for fact in shown:
-        rule = templates.heading_of(fact, stay is not None and stay.holds(fact))
-        if rule is not None:
-            held[rule.key].append(fact)
-    return tuple(
-        Section(rule.key, rule.title, tuple(layout.label(f) for f in sorted(held[rule.key], key=in_order)))
-        for rule in templates.sections
-        if rule.key in held
-    )

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 from service.context.chosen import Block, Label, Line
-from service.context.pivot import in_order, tables_of
+from service.context.pivot import in_order, tables_of, told_by
 from service.context.templates import BlockRule, Form, TemplateSet
 from service.context.trends import trend_lines
 from service.record.dates import show_day
@@ -76,7 +76,11 @@ class Layout:
         return (Line(told_by(fact), self.label(fact), (fact,)) for fact in facts)
 
     def _notes(self, facts: Iterable[Fact]) -> Iterator[Line]:
-        """Yield each note's sentences under its name, day and author, and its sections by name."""
+        """Yield each note's sentences under its name, day and author, and its sections by name.
+
+        Names and headings are the record's own words on lines without a label: `#` keeps them from passing
+        for a title of ours.
+        """
         notes: dict[str, list[Fact]] = defaultdict(list)
         for fact in facts:
             notes[fact.source.reference].append(fact)
@@ -86,11 +90,11 @@ class Layout:
             section = ""
             parts = sorted((fact for fact in passages if fact.span is not None), key=_by_span)
             if parts and not whole:
-                yield Line(title_of(parts[0]) + ":")
+                yield Line(f"# {title_of(parts[0])}:")
             for fact in parts:
                 if fact.category != section:
                     section = fact.category
-                    yield Line(f"{section or 'without a heading'}:")
+                    yield Line(f"## {section or 'without a heading'}:")
                 yield Line(sentence_of(fact, self._later(fact)), self.label(fact), (fact,))
 
     def _later(self, passage: Fact) -> int:
@@ -125,15 +129,11 @@ def known_since(fact: Fact) -> tuple[float, str]:
     updated = fact.updated
     if updated:
         try:
-            return datetime.fromisoformat(updated).timestamp(), fact.id
+            at = datetime.fromisoformat(updated)
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp(), fact.id
         except (ValueError, OverflowError):
             pass
     return in_order(fact)
-
-
-def told_by(fact: Fact) -> str:
-    """Return a fact's line with its author, where the line does not name them."""
-    return f"{fact.text}; by {fact.author}" if fact.author and fact.author not in fact.text else fact.text
 
 
 def name_of(fact: Fact) -> str:

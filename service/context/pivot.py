@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -30,7 +30,8 @@ RANGED = 3
 
 _NORMAL = frozenset({"N", "normal"})
 _ASIDE = re.compile(r"\[[^\]]*\]")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+_PART = re.compile(r"(-?\d+(?:\.\d+)?) ([^ (]+)( \(.*)?", re.ASCII)
+"""A member of a small panel: number, unit, and its flags or reference range if it has any."""
 
 
 class Column(NamedTuple):
@@ -74,7 +75,7 @@ class Tables:
         tables = list(self._tables(cells, single))
         for columns in tables:
             yield from self._table(columns, cells)
-        yield from (Line(fact.text, labels(fact), (fact,)) for fact in sorted(single, key=in_order))
+        yield from (Line(told_by(fact), labels(fact), (fact,)) for fact in sorted(single, key=in_order))
 
     def _seat(self, waiting: Iterable[Fact], cells: dict[Column, list[Fact]], single: list[Fact]) -> None:
         """Seat the newest values where their row or column stands anyway, or where they fill a row."""
@@ -129,7 +130,11 @@ class Tables:
 
     def _cell(self, column: Column, facts: Sequence[Fact]) -> str:
         ordered = sorted(facts, key=in_order)
-        if self.kind is Kind.VITAL and len(ordered) >= RANGED and (text := _ranged(ordered, column)):
+        if (
+            self.kind is Kind.VITAL
+            and len(ordered) >= RANGED
+            and (text := _ranged(ordered, column, self.ranges))
+        ):
             return text
         is_timed = len(ordered) > 1
         return "; ".join(_value(fact, column, self.ranges, is_timed=is_timed) for fact in ordered)
@@ -163,6 +168,11 @@ def in_order(fact: Fact) -> tuple[float, str]:
     return (fact.when.earliest.timestamp() if fact.when else float("-inf")), fact.id
 
 
+def told_by(fact: Fact) -> str:
+    """Return a fact's line with its author, where the line does not name them."""
+    return f"{fact.text}; by {fact.author}" if fact.author and fact.author not in fact.text else fact.text
+
+
 def is_abnormal(fact: Fact) -> bool:
     """Tell whether the record flags a value as other than normal."""
     return any(flag not in _NORMAL for flag in fact.flags)
@@ -176,52 +186,65 @@ def _column(fact: Fact) -> Column:
 
 def _shared_unit(fact: Fact) -> str:
     """Return the unit that all members of a small panel share: `mm[Hg]` of a blood pressure."""
-    parts = [text.split(" ", 1) for label, text in fact.details if f"{label} {text}" in fact.value]
-    units = {part[1] if len(part) == 2 and _NUMBER.fullmatch(part[0]) else "" for part in parts}
+    units = {match[2] if (match := _PART.fullmatch(text)) else "" for _, text in _members(fact)}
     return units.pop() if len(units) == 1 else ""
 
 
+def _members(fact: Fact) -> list[tuple[str, str]]:
+    """Return (name, value) of each member of a small panel, which together are its value."""
+    return [(label, text) for label, text in fact.details if f"{label} {text}" in fact.value]
+
+
 def _fits(fact: Fact) -> bool:
-    return (
-        fact.when is not None
-        and fact.until is None
-        and fact.status is not Status.CANCELLED
-        and 0 < len(fact.value) <= MAX_CELL
-        and len(_remarks(fact)) <= MAX_CELL
-    )
+    """Tell whether a fact may stand in a table: of one time, short, and without a mark that ends a cell."""
+    if fact.when is None or fact.until is not None or fact.status is Status.CANCELLED:
+        return False
+    remarks = _remarks(fact)
+    said = (*_column(fact), fact.value, remarks, fact.reference_range, fact.author, *fact.flags)
+    is_short = 0 < len(_bare(fact, _column(fact))) <= MAX_CELL and len(remarks) <= MAX_CELL
+    return is_short and ";" not in fact.value and not any("|" in text for text in said)
 
 
-def _ranged(facts: Sequence[Fact], column: Column) -> str:
+def _ranged(facts: Sequence[Fact], column: Column, ranges: Mapping[Column, str]) -> str:
     """`62–118 (96 values)`, `systolic 90–141, diastolic 50–88 (24 values)`; empty unless all are numbers."""
-    if any(fact.recorded_status != "final" or _remarks(fact) for fact in facts):
+    if any(
+        fact.recorded_status != "final" or _remarks(fact) or (fact.reference_range and column not in ranges)
+        for fact in facts
+    ):
         return ""
     parts = [_numbers(fact, column) for fact in facts]
-    names = {tuple(name for name, _, _ in part) for part in parts}
+    names = {tuple(part.name for part in parts_of) for parts_of in parts}
     if len(names) != 1 or not all(parts):
         return ""
     told = []
     for place, name in enumerate(names.pop()):
         values = [part[place] for part in parts]
-        low, high = min(values, key=lambda v: v[2]), max(values, key=lambda v: v[2])
-        ends = low[1] if low[2] == high[2] else f"{low[1]}–{high[1]}"
+        low, high = min(values, key=lambda v: v.number), max(values, key=lambda v: v.number)
+        ends = low.text if low.number == high.number else f"{low.text}–{high.text}"
         told.append(f"{name} {ends}".strip())
     flags = ",".join(dict.fromkeys(flag for fact in facts for flag in fact.flags))
     return " ".join(part for part in (", ".join(told), flags, f"({len(facts)} values)") if part)
 
 
-def _numbers(fact: Fact, column: Column) -> list[tuple[str, str, Decimal]]:
-    """Return (name, number as recorded, number) of each part of a value; none if one is no plain number."""
+class _Number(NamedTuple):
+    name: str
+    text: str
+    """As recorded, without a unit that the column tells."""
+    number: Decimal
+
+
+def _numbers(fact: Fact, column: Column) -> list[_Number]:
+    """Return each part of a value; none unless all are plain numbers of the column's unit."""
     if fact.quantity is not None:
         number = fact.quantity.number
-        plain = number is not None and not fact.quantity.comparator
-        return [("", _bare(fact, column), number)] if plain and number is not None else []
+        is_plain = number is not None and not fact.quantity.comparator
+        return [_Number("", _bare(fact, column), number)] if is_plain and number is not None else []
     found = []
-    for label, text in fact.details:
-        digits = text.split(" ", 1)[0]
-        if f"{label} {text}" in fact.value:
-            if not _NUMBER.fullmatch(digits):
-                return []
-            found.append((label, digits, Decimal(digits)))
+    for label, text in _members(fact):
+        match = _PART.fullmatch(text)
+        if match is None or match[3] or match[2] != column.unit:
+            return []
+        found.append(_Number(label, match[1], Decimal(match[1])))
     return found
 
 

@@ -83,11 +83,11 @@ def whole_chat(
     """
     evidence = templates.render(
         "evidence.j2",
-        patient={"gender": context.identity.gender, "born": _born(context.identity.birth_date)},
-        index=[_index_line(line, context) for line in context.index],
+        patient={"gender": defused(context.identity.gender), "born": _born(context.identity.birth_date)},
+        index=_index_lines(context),
         blocks=[_shown(block) for block in context.blocks],
         focus=[_shown(block) for block in context.focus],
-        manifest=manifest_of(context),
+        manifest=[defused(line) for line in manifest_of(context)],
     )
     asked = templates.render(task, titles=[section.title for section in context.sections]) if task else ""
     return (Message("system", templates.render("system.j2")), Message("user", f"{evidence}\n\n{asked}"))
@@ -101,10 +101,13 @@ def _text_of(line: Line) -> str:
     return f"[{line.label}] {defused(line.text)}" if line.label else defused(line.text)
 
 
-def _index_line(line: Line, context: Context) -> str:
-    labels = {fact.id: label for label, fact in context.facts.items()}
-    named = "; ".join(f"[{labels[fact.id]}] {defused(name_of(fact))}" for fact in line.facts)
-    return f"{defused(line.text)}: {named}"
+def _index_lines(context: Context) -> list[str]:
+    labels = {fact.id: label for label, fact in context.facts.items()} if context.index else {}
+    lines = []
+    for line in context.index:
+        named = "; ".join(f"[{labels[fact.id]}] {defused(name_of(fact))}" for fact in line.facts)
+        lines.append(f"{defused(line.text)}: {named}")
+    return lines
 
 
 def answer_schema(base: Mapping[str, Any], context: Context) -> dict[str, Any]:

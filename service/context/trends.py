@@ -18,49 +18,54 @@ NEWEST = 3
 
 
 def trend_lines(facts: Iterable[Fact], tables: Tables, most: int) -> tuple[Line, ...]:
-    """Return at most `most` lines, sorted by name: the results with most to tell, over the whole record."""
+    """Return at most `most` lines, sorted by name: the results with most to tell, over the whole record.
+
+    A course with a value such as `<0.01` has no lowest or no highest value: it is told by its table alone.
+    """
     series: dict[Column, list[Fact]] = defaultdict(list)
+    open_ended: set[Column] = set()
     for fact in facts:
         column = tables.columns.get(fact.id)
-        if column and not column.person and _number(fact) is not None:
+        if column and not column.person and fact.quantity and fact.quantity.number is not None:
+            if fact.quantity.comparator:
+                open_ended.add(column)
             series[column].append(fact)
     told = [
-        (column, sorted(values, key=in_order)) for column, values in series.items() if len(values) >= FEWEST
+        (column, sorted(values, key=in_order))
+        for column, values in series.items()
+        if len(values) >= FEWEST and column not in open_ended
     ]
     told.sort(key=lambda item: (-_weight(item[1]), item[0]))
     chosen = sorted(told[: max(most, 0)])
     return tuple(_line(n, column, values) for n, (column, values) in enumerate(chosen, 1))
 
 
-def _number(fact: Fact) -> Decimal | None:
-    quantity = fact.quantity
-    return quantity.number if quantity is not None and not quantity.comparator else None
-
-
 def _weight(values: Sequence[Fact]) -> float:
     """Weigh a course: flags among the newest values first, then how far the last is from the first."""
     flagged = sum(is_abnormal(fact) for fact in values[-NEWEST:])
-    first, last = float(_value(values[0])), float(_value(values[-1]))
-    size = max(abs(first), abs(last)) or 1.0
-    return 10.0 * flagged + abs(last - first) / size
+    first, last = _value(values[0]), _value(values[-1])
+    size = max(abs(first), abs(last)) or Decimal(1)
+    return 10.0 * flagged + float(abs(last - first) / size)
 
 
 def _value(fact: Fact) -> Decimal:
-    number = _number(fact)
-    assert number is not None
-    return number
+    assert fact.quantity is not None
+    assert fact.quantity.number is not None
+    return fact.quantity.number
 
 
 def _line(number: int, column: Column, values: Sequence[Fact]) -> Line:
     low, high = min(values, key=_value), max(values, key=_value)
     points = list(dict.fromkeys((values[0], low, high, values[-1])))
+    site = f" ({column.site})" if column.site else ""
     text = (
-        f"{column.name}: {len(values)} values; first {_point(values[0])}; last {_point(values[-1])}; "
+        f"{column.name}{site}: {len(values)} values; first {_point(values[0])}; last {_point(values[-1])}; "
         f"lowest {_point(low)}; highest {_point(high)}"
     )
     return Line(text, Label(f"K{number}"), tuple(points))
 
 
 def _point(fact: Fact) -> str:
-    flags = f" ({', '.join(fact.flags)})" if fact.flags else ""
-    return f"{fact.value}{flags} {on_day(fact.when)}"
+    status = [] if fact.recorded_status == "final" else [fact.recorded_status or fact.status.value]
+    said = ", ".join([*status, *fact.flags])
+    return " ".join(part for part in (fact.value, f"({said})" if said else "", on_day(fact.when)) if part)

@@ -65,12 +65,15 @@ def _quarter(visit: Sequence[Fact]) -> tuple[int, int]:
 
 def _packed(quarters: Iterable[Visits], room: int) -> Iterator[list[Fact]]:
     held: list[Fact] = []
+    taken = 0
     for visits in quarters:
         for part in _parts(visits, room):
-            if held and _size(held) + _size(part) > room:
+            size = _size(part)
+            if held and taken + size > room:
                 yield held
-                held = []
-            held = [*held, *part]
+                held, taken = [], 0
+            held.extend(part)
+            taken += size
     if held:
         yield held
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from service.engine.launch import Machine, installed_version, server_command, server_environment, this_machine
-from service.engine.openai import OpenAIEngine
+from service.engine.openai import OpenAIEngine, count_apart, open_tokenizer
 from service.engine.prompt import Completion, EngineInfo, Message, Profile, Prompt
 from service.engine.server import START_TIMEOUT_S, Command, EngineServer
 from service.engine.tokens import FolderTokenizer
@@ -77,11 +77,17 @@ class LocalEngine:
         return self._info
 
     async def count_tokens(self, messages: tuple[Message, ...]) -> int:
-        """Count by the tokenizer in the model's folder, which is the one that is served. Starts nothing."""
+        """Count by the tokenizer in the model's folder, which is the one that is served.
+
+        Starts nothing. Raises EngineError.
+        """
+        return await count_apart(self._count, messages)
+
+    def _count(self, messages: tuple[Message, ...]) -> int:
         if self._tokenizer is None:
-            await asyncio.to_thread(check_folder, self._folder)
-            self._tokenizer = await asyncio.to_thread(FolderTokenizer, self._folder, self._profile)
-        return await asyncio.to_thread(self._tokenizer.count, messages)
+            check_folder(self._folder)
+            self._tokenizer = open_tokenizer(self._folder, self._profile)
+        return self._tokenizer.count(messages)
 
     async def generate(self, prompt: Prompt, on_text: Callable[[str], None] | None = None) -> Completion:
         """Answer one prompt, again from its start where the server crashed meanwhile. Raises EngineError.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,7 +44,27 @@ FIRST_TOKEN_S = 300.0
 """Before the first token come the queue, the prompt and the grammar."""
 NEXT_TOKEN_S = 30.0
 """Stuck Gemma 3 streams were reported: the connection stays open, and no token comes."""
+_COUNTING = ThreadPoolExecutor(1, thread_name_prefix="count-tokens")
+"""A thread of its own: those who wait for a count may hold every thread of the event loop's pool."""
 BAD_URL = ("The engine's URL is not an http or https URL.", "Set EPICRISIS_ENGINE_URL to http://HOST:PORT.")
+
+
+async def count_apart(work: Callable[..., T], *arguments: Any) -> T:
+    """Do what counting needs in the one thread that is kept for it."""
+    return await asyncio.get_running_loop().run_in_executor(_COUNTING, work, *arguments)
+
+
+def open_tokenizer(folder: Path, profile: Profile) -> FolderTokenizer:
+    """Return the tokenizer in a model's folder, tried once. Raises EngineError where it cannot be used."""
+    try:
+        tokenizer = FolderTokenizer(folder, profile)
+        tokenizer.count((Message("user", "?"),))
+    except Exception:  # the tokenizers library raises bare Exception for a broken file
+        raise EngineError(
+            "The tokenizer folder cannot be read, or has no chat template.",
+            "It must hold tokenizer.json, tokenizer_config.json and the chat template of the served model.",
+        ) from None
+    return tokenizer
 
 
 class OpenAIEngine:
@@ -82,6 +103,7 @@ class OpenAIEngine:
         self._next_token_s = next_token_s
         self._with_priority = True
         self._tokenizer: FolderTokenizer | None = None
+        self._agreeing = asyncio.Lock()
         self._info: EngineInfo | None = None
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -107,20 +129,15 @@ class OpenAIEngine:
         """
         if not self._profile.tokenizer:
             return await self._served_count(messages)
-        if self._tokenizer is None:
-            self._tokenizer = await self._agreeing_tokenizer(messages)
-        return await asyncio.to_thread(self._tokenizer.count, messages)
+        async with self._agreeing:
+            if self._tokenizer is None:
+                self._tokenizer = await self._agreeing_tokenizer(messages)
+        return await count_apart(self._tokenizer.count, messages)
 
     async def _agreeing_tokenizer(self, messages: tuple[Message, ...]) -> FolderTokenizer:
-        try:
-            folder = Path(self._profile.tokenizer)
-            tokenizer = await asyncio.to_thread(FolderTokenizer, folder, self._profile)
-        except (OSError, ValueError):
-            raise EngineError(
-                "The tokenizer folder cannot be read.",
-                "Give EPICRISIS_TOKENIZER a folder with tokenizer.json.",
-            ) from None
-        if tokenizer.count(messages) != await self._served_count(messages):
+        folder = Path(self._profile.tokenizer)
+        tokenizer = await count_apart(open_tokenizer, folder, self._profile)
+        if await count_apart(tokenizer.count, messages) != await self._served_count(messages):
             raise EngineError(
                 "The tokenizer on this machine counts otherwise than the served model.",
                 "Give EPICRISIS_TOKENIZER the folder of exactly the model that is served, or leave it empty.",

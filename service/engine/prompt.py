@@ -36,7 +36,7 @@ class Prompt:
     schema: Mapping[str, Any] | None = None
     """JSON schema that the decoder enforces; None for free text."""
     priority: int = 0
-    """Lower is served first: sidebar 0, schedule 10."""
+    """Lower is served first: sidebar 0, digests of a chart 1, schedule 10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,10 @@ class Engine(Protocol):
         ...
 
     async def count_tokens(self, messages: tuple[Message, ...]) -> int:
-        """Count the tokens of a rendered chat, by the served model's own tokenizer and template."""
+        """Count the tokens of a rendered chat, by the served model's own tokenizer and template.
+
+        Never in the event loop's own threads: those may all be waiting for a count.
+        """
         ...
 
     async def generate(self, prompt: Prompt, on_text: Callable[[str], None] | None = None) -> Completion:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from service.context.chosen import Context
@@ -53,7 +53,13 @@ STATUS_WORDS = frozenset(
     "remission relapse recurrence confirmed provisional suspected ordered given dispensed".split()
 )
 
+OBSERVED = frozenset({Kind.RESULT, Kind.VITAL, Kind.SOCIAL})
+"""Kinds whose value belongs to a day: the same thing measured on another day is another fact."""
+_TIMES_TOLD = frozenset({"first", "latest"})
+"""How a line dates its further sources: `recorded 3 times, latest …`; since then is not since that day."""
+
 _QUOTATION_MARKS = frozenset("\"'“”„«»‘’`")
+_MARK = f"[{re.escape(''.join(sorted(_QUOTATION_MARKS)))}]"
 _ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
 
 
@@ -85,6 +91,13 @@ class Source:
         return content(take_apart(_ASIDE.sub(" ", self.fact.name), self.units).words)
 
     @cached_property
+    def beside(self) -> Source:
+        """What may stand beside a quotation: all that this fact says, without the note's sentence itself."""
+        if self.fact.span is None:
+            return self
+        return Source(replace(self.fact, text=self.fact.text.rpartition(self.fact.value or " ")[0]))
+
+    @cached_property
     def has_components(self) -> bool:
         """True for a panel of several values, where each number needs its own label beside it."""
         measured = [piece for piece in self.sentence.pieces if isinstance(piece.token, NumberToken)]
@@ -97,7 +110,11 @@ class Source:
         `window` are the claim's content words since its number or date before, `before` all words so far.
         """
         if isinstance(token, DateToken):
-            return any(token.within(date) for date in self.sentence.dates) and window <= self.words
+            return window <= self.words and any(
+                token.within(own.token) and self._told_alike(own, window)
+                for own in self.sentence.pieces
+                if isinstance(own.token, DateToken)
+            )
         reference = False
         for own in self.sentence.pieces:
             reference = reference or "reference" in own.window
@@ -110,6 +127,10 @@ class Source:
             if window <= self.words:
                 return True
         return False
+
+    def _told_alike(self, own: Piece, window: frozenset[str]) -> bool:
+        told = _TIMES_TOLD - self.name_words
+        return told & own.window == told & window
 
     def _names_component(self, own: Piece, window: frozenset[str]) -> bool:
         label = content(own.window) - self.units
@@ -222,31 +243,71 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
         yield Verdict.UNSUPPORTED, "relative_date"
     sentence = take_apart(text, frozenset().union(*(source.units for source in sources)))
     yield from _pieces(sentence, sources)
+    yield from _days(sentence, sources)
     yield from _words(sentence, sources, gender)
     yield from _status(sentence, sources)
+    yield from _quotations(text, sources)
     for source in sources:
         said = set(sentence.words)
-        yield from _quotes(text, sentence, source.fact)
         if not source.name_words <= said:
             yield Verdict.UNSUPPORTED, f"does_not_name:{source.fact.kind}"
         if source.fact.person.role != "patient" and not content(words_of(source.fact.person.text)) & said:
             yield Verdict.CONTRADICTED, "another_person"
 
 
-def _quotes(text: str, sentence: Sentence, fact: Fact) -> Iterator[tuple[Verdict, str]]:
+def _quotations(text: str, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
     """A note's sentence is quoted whole, with the day on which it was first written (SAFETY 9, 13).
 
     Words taken out of it would say something else: "denies", "mother" and "if" may stand anywhere in it.
+    Beside the quotation stand only its note, author, section and day, and what other facts bear out.
     """
-    if fact.span is None:
+    quoted = [source.fact for source in sources if source.fact.span is not None]
+    if not quoted:
         return
-    if not as_quoted(fact.value) or as_quoted(fact.value) not in as_quoted(text):
-        yield Verdict.NOT_CHECKED, "not_a_quotation"
+    beside = text
+    for fact in sorted(quoted, key=lambda fact: -len(fact.value)):
+        left = without_quotation(beside, fact.value)
+        if left is None:
+            yield Verdict.NOT_CHECKED, "not_a_quotation"
+        beside = left if left is not None else beside
+    rest = take_apart(beside, frozenset().union(*(source.units for source in sources)))
+    for fact in quoted:
+        yield from _place_in_the_note(rest, fact)
+    yield from _beside(rest, [source.beside for source in sources])
+
+
+def without_quotation(text: str, value: str) -> str | None:
+    """Return a text without its quotations of a sentence; None where it does not quote the sentence whole.
+
+    A single word counts within quotation marks only, and one letter never: both stand anywhere by chance.
+    """
+    words = as_quoted(value).split()
+    if sum(character.isalnum() for character in value) < 2:
+        return None
+    told = r"\s".join(map(re.escape, words))
+    if len(words) == 1 and not re.search(f"{_MARK}{told}[.,;]?{_MARK}", text.casefold()):
+        return None
+    left, times = re.subn(rf"(?<![\w/–-])(?<!\d[.,]){told}(?![\w/–-]|[.,]\d)", " ", as_quoted(text))
+    return left if times else None
+
+
+def _beside(rest: Sentence, frames: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
+    """Nothing stands beside a quotation that only the words quoted could account for."""
+    words = frozenset().union(*(frame.words | frame.units for frame in frames))
+    if not content(rest.words) <= words:
+        yield Verdict.NOT_CHECKED, "words_beside_the_quotation"
+    numbers = {token for frame in frames for token in frame.sentence.numbers}
+    dates = [date for frame in frames for date in frame.sentence.dates]
+    if not numbers.issuperset(rest.numbers) or not all(any(d.within(o) for o in dates) for d in rest.dates):
+        yield Verdict.UNSUPPORTED, "value_beside_the_quotation"
+
+
+def _place_in_the_note(rest: Sentence, fact: Fact) -> Iterator[tuple[Verdict, str]]:
     section = content(words_of(fact.category))
-    if not section <= set(sentence.words):  # `Stopped:` above a drug says what the line itself does not
+    if not section <= set(rest.words):  # `Stopped:` above a drug says what the line itself does not
         yield Verdict.NOT_CHECKED, "section_of_the_note_missing"
     own = take_apart(show_day(fact.when)).dates if fact.when else ()
-    if not any(date in sentence.dates for date in own):
+    if not any(date in rest.dates for date in own):
         yield Verdict.UNSUPPORTED, "day_of_the_note_missing"
 
 
@@ -289,6 +350,31 @@ def _not_borne(piece: Piece, sources: Sequence[Source]) -> str:
     if all(token.unit != piece.token.unit for token in same):
         return "unit_missing" if not piece.token.unit else "unit_not_in_source"
     return "number_of_something_else"
+
+
+def _days(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
+    """Where several measurements are spoken of, each value stands with a day on which it was measured.
+
+    Dates lead (`on D1 it was N1, on D2 N2`) or follow (`N1 on D1 and N2 on D2`); a value without a date of
+    its own belongs to the nearest date on the other side.
+    """
+    observed = [source for source in sources if source.fact.kind in OBSERVED]
+    if len(observed) < 2 or not sentence.dates:
+        return
+    lead = isinstance(sentence.pieces[0].token, DateToken)
+    for place, piece in enumerate(sentence.pieces):
+        if isinstance(piece.token, DateToken):
+            continue
+        bearing = [source for source in observed if piece.token in source.sentence.numbers]
+        day = _day_beside(sentence.pieces, place, lead)
+        if bearing and not any(day.within(own) for source in bearing for own in source.sentence.dates):
+            yield Verdict.UNSUPPORTED, "value_of_another_day"
+
+
+def _day_beside(pieces: Sequence[Piece], place: int, lead: bool) -> DateToken:
+    earlier = [piece.token for piece in pieces[:place] if isinstance(piece.token, DateToken)]
+    later = [piece.token for piece in pieces[place:] if isinstance(piece.token, DateToken)]
+    return earlier[-1] if earlier and (lead or not later) else later[0]
 
 
 def _words(sentence: Sentence, sources: Sequence[Source], gender: str) -> Iterator[tuple[Verdict, str]]:

@@ -44,7 +44,11 @@ def complete_summary(
         kind=kind,
         identity=record.identity,
         sections=sections,
-        refused=tuple(_refused(claim) for claim in claims if not _is_shown(claim, shown)),
+        refused=tuple(
+            _refused(claim, record, context, templates)
+            for claim in claims
+            if not _is_shown(claim, shown)
+        ),
         facts=tuple(fact for fact in record.facts if fact.id in cited | given),
         left_out=context.left_out,
         gaps=context.gaps,
@@ -64,11 +68,13 @@ def _is_shown(claim: Claim, shown: set[str]) -> bool:
     return claim.verdict is Verdict.SUPPORTED and claim.text in shown
 
 
-def _refused(claim: Claim) -> Claim:
-    """Give a supported sentence that says less than the record's own line beside it its reason."""
+def _refused(claim: Claim, record: PatientRecord, context: Context, templates: TemplateSet) -> Claim:
+    """Give a supported sentence its reason: no heading here, or the record's own line beside it says more."""
     if claim.verdict is not Verdict.SUPPORTED:
         return claim
-    return replace(claim, verdict=Verdict.NOT_CHECKED, reasons=("the_record_says_more",))
+    has_heading = _heading(claim, record, context, templates)
+    reason = "the_record_says_more" if has_heading else "no_heading_for_it"
+    return replace(claim, verdict=Verdict.NOT_CHECKED, reasons=(reason,))
 
 
 def covers(text: str, fact: Fact) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from service.record.facts import Code
@@ -127,6 +128,8 @@ class Element:
 
     def concept(self, key: str) -> Concept:
         """Return the first CodeableConcept, Coding or string under a key that has a name."""
+        if self.raw.get(key) is None:  # the usual case, asked many times a resource
+            return NO_CONCEPT
         return next(iter(self.concepts(key)), NO_CONCEPT)
 
     def concepts(self, key: str) -> list[Concept]:
@@ -223,8 +226,24 @@ def concept_of(value: Any) -> Concept:
     if not isinstance(value, dict):
         return NO_CONCEPT
     codings = value.get("coding")
+    if type(codings) is list and len(codings) == 1 and type(codings[0]) is dict:
+        coding, text = codings[0], value.get("text", "")
+        system, code, display = coding.get("system", ""), coding.get("code", ""), coding.get("display", "")
+        if type(system) is type(code) is type(display) is type(text) is str:
+            return _one_coding(system, code, display, text)
+    return _read_concept(value, codings)
+
+
+@lru_cache(maxsize=4096)
+def _one_coding(system: str, code: str, display: str, text: str) -> Concept:
+    """Read the usual CodeableConcept once: a chart repeats a few hundred of them thousands of times."""
+    coding = {"system": system, "code": code, "display": display}
+    return _read_concept({"text": text}, [coding])
+
+
+def _read_concept(value: dict[str, Any], codings: Any) -> Concept:
     items = codings if isinstance(codings, list) else [codings] if isinstance(codings, dict) else [value]
-    codes = tuple(code for item in items if isinstance(item, dict) and (code := _code(item)))
+    codes = tuple([code for item in items if isinstance(item, dict) and (code := _code(item))])
     text = value.get("text")
     name = one_line(text) if isinstance(text, str) else ""
     if not name:

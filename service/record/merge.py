@@ -71,7 +71,8 @@ def _merged(group: Sequence[Fact]) -> Fact:
     """Return one fact for all: the first where it lasts since then, else the newest."""
     ordered = sorted(group, key=_age)
     lasts = ordered[0].kind in _SINCE and ordered[0].status in _LASTING
-    shown, other, word = (ordered[0], ordered[-1], "latest") if lasts else (ordered[-1], ordered[0], "first")
+    dated = [fact for fact in ordered if fact.when] or ordered
+    shown, other, word = (dated[0], dated[-1], "latest") if lasts else (dated[-1], dated[0], "first")
     others = [fact for fact in ordered if fact is not shown]
     return replace(
         shown, text=shown.text + _recorded(shown, other, len(group), word), copies=_sources(others)

@@ -28,6 +28,7 @@ _VITALS = frozenset(
 )  # fmt: skip
 """FHIR's vital signs profile, for records that leave the category out."""
 _PRESSURES = {"8480-6": "systolic", "8462-4": "diastolic"}
+_REMARKS = frozenset(("method", "bodySite", "hasMember", "focus", "note", "comment", "comments"))
 _SOCIAL = ("social-history", "sdoh", "survey")
 
 
@@ -233,6 +234,8 @@ def _category(whole: _Part, kind: Kind, found: list[Concept]) -> str:
 
 def _details(resource: Element, reading: Reading) -> tuple[tuple[str, str], ...]:
     raw = resource.raw
+    if _REMARKS.isdisjoint(raw):
+        return ()
     members = reading.names_of(resource, "hasMember") if "hasMember" in raw else ""
     return kept(
         ("method", resource.concept("method").name),

@@ -60,6 +60,8 @@ class Chart:
 
     def saw(self, when: When) -> None:
         """Take note of the time of something that happened."""
+        if when is self.newest or (self.newest is not None and when.earliest < self.newest.earliest):
+            return
         if self.newest is None or _newness(when) > _newness(self.newest):
             self.newest = when
 

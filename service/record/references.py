@@ -72,6 +72,8 @@ def is_http(url: str) -> bool:
 
 def plain(reference: str) -> str:
     """Remove a version (`/_history/2`) and a fragment from a reference."""
+    if "#" not in reference and "/_history/" not in reference:
+        return reference
     return (
         reference.split("/_history/", 1)[0].split("#", 1)[0] if not reference.startswith("#") else reference
     )
@@ -108,6 +110,9 @@ class References:
 
     def resolve(self, reference: str) -> str:
         """Return the own reference that is meant; the plain reference where nothing is known of it."""
+        found = self._by_name.get(reference)
+        if found is not None:
+            return found
         name = plain(reference)
         found = self._by_name.get(name)
         if found is not None:

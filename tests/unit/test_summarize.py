@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,12 +17,19 @@ from connectors.fhir.pull import Gap, GapReason, Pull
 from fixtures.answers import change_numbers, copy_lines
 from fixtures.charts import canary_resources
 from fixtures.facts import NOW
+from service.engine.prompt import Prompt
 from service.engine.scripted import ScriptedEngine
-from service.errors import EngineError
+from service.errors import EngineError, RecordError
+from service.grounding.summary import Origin
 from service.ports import Action, RunState
 from service.record.assemble import Policy
-from service.summarize import Summarizer, with_key
+from service.snapshot import AREA, Snapshot
+from service.summarize import STAGES, Outcome, Summarizer, with_key
+from service.texts.frames import Limits
+from service.texts.worker import TextReader
+from tests.conftest import CANARY
 from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
+from tests.unit.in_memory_vault import InMemoryVault
 
 
 @dataclass(frozen=True)
@@ -40,9 +49,26 @@ class EhrDouble:
     failures: list[Exception] = field(default_factory=list)
     written: list[bytes] = field(default_factory=list)
     documents: dict[str, str] = field(default_factory=dict)
+    more: list[dict[str, Any]] = field(default_factory=list)
+    """Further resources of the chart."""
+    inactive: bool = False
+    known: list[Pull | None] = field(default_factory=list)
+    """What each pull was told to be known."""
 
-    async def pull(self, patient_id: str, on_progress: Callable[[str, int], None] | None = None) -> Pull:
-        return Pull(patient_id, Packed(canary_resources(patient_id)), self.gaps, NOW)
+    async def pull(
+        self,
+        patient_id: str,
+        on_progress: Callable[[str, int], None] | None = None,
+        known: Pull | None = None,
+    ) -> Pull:
+        self.known.append(known)
+        bare = patient_id.removeprefix("Patient/")
+        resources = [*canary_resources(bare), *self.more]
+        if self.inactive:
+            resources[0] = {**resources[0], "active": False}
+        if on_progress is not None:
+            on_progress("resources", len(resources))
+        return Pull(bare, Packed(resources), self.gaps, NOW)
 
     async def find_document(self, system: str, value: str) -> str | None:
         return self.documents.get(value)
@@ -68,6 +94,7 @@ class Bench:
         self.engine = engine or ScriptedEngine(copy_lines)
         self.store = InMemoryStore()
         self.audit = InMemoryAudit()
+        self.said: list[str] = []
         self.summarizer = Summarizer(
             ehr=self.ehr,
             engine=self.engine,
@@ -76,6 +103,12 @@ class Bench:
             clock=lambda: NOW,
             software_version="0",
             **more,
+        )
+
+    async def run(self, **more: Any) -> Outcome:
+        """Summarise patient 1, and note what is said on the way."""
+        return await self.summarizer.summarize(
+            "1", tell=lambda stage, detail: self.said.append(f"{stage} {detail}"), **more
         )
 
 
@@ -168,3 +201,228 @@ async def test_a_runs_id_can_stand_in_a_url_and_on_a_command_line() -> None:
         bench = Bench()
         outcome = await bench.summarizer.summarize("1", dry_run=True)
         assert outcome.run_id.isalnum()
+
+
+ASTHMA: dict[str, Any] = {
+    "resourceType": "Condition", "id": "1-asthma", "subject": {"reference": "Patient/1"},
+    "code": {"text": "Asthma"}, "onsetDateTime": "2026-11-23",
+    "clinicalStatus": {"coding": [{
+        "system": "http://terminology.hl7.org/CodeSystem/condition-clinical", "code": "active"}]},
+}  # fmt: skip
+
+
+def stay(number: int) -> dict[str, Any]:
+    return {
+        "resourceType": "Encounter", "id": f"stay-{number}", "subject": {"reference": "Patient/1"},
+        "status": "finished", "period": {"start": f"202{number}-01-02", "end": f"202{number}-01-09"},
+        "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "IMP"},
+        "type": [{"text": "Admission"}],
+    }  # fmt: skip
+
+
+def note(text: bytes, content_type: str) -> dict[str, Any]:
+    content = {"attachment": {"contentType": content_type, "data": b64encode(text).decode()}}
+    return {
+        "resourceType": "DocumentReference", "id": "note-1", "subject": {"reference": "Patient/1"},
+        "status": "current", "type": {"text": "Progress note"}, "date": "2026-11-01T10:00:00Z",
+        "content": [content],
+    }  # fmt: skip
+
+
+def snapshot_of(bench: Bench) -> Pull | None:
+    kept = Snapshot(bench.summarizer._vault, bench.ehr.base_url, bench.ehr.access_profile, "Patient/1")
+    return kept.load()
+
+
+async def test_the_second_run_begins_from_what_the_first_one_fetched() -> None:
+    bench = Bench(vault=InMemoryVault())
+    await bench.run()
+    bench.ehr.more.append(ASTHMA)
+    await bench.run()
+    first, second = bench.ehr.known
+    assert first is None
+    assert second is not None
+    assert [one["id"] for one in second.resources] == [one["id"] for one in canary_resources("1")]
+    assert (second.patient_id, second.read_at) == ("1", NOW)
+    kept = snapshot_of(bench)
+    assert kept is not None
+    assert [one["id"] for one in kept.resources][-1] == "1-asthma"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a pull",
+        Pull("1", Packed(canary_resources("1")), (), NOW).dump()[:-1],
+        Pull("2", Packed(canary_resources("2")), (), NOW).dump(),
+    ],
+    ids=["empty", "not ours", "cut", "another patient's"],
+)
+async def test_a_damaged_or_foreign_snapshot_is_ignored_and_replaced(content: bytes) -> None:
+    vault = InMemoryVault()
+    bench = Bench(vault=vault)
+    vault.put(AREA, Snapshot(vault, bench.ehr.base_url, bench.ehr.access_profile, "Patient/1").key, content)
+    assert (await bench.run()).state is RunState.FILED
+    assert bench.ehr.known == [None]
+    assert snapshot_of(bench) is not None
+
+
+async def test_a_vault_that_fails_does_not_fail_the_run() -> None:
+    for attribute in ("is_full", "is_broken"):
+        vault = InMemoryVault()
+        setattr(vault, attribute, True)
+        bench = Bench(vault=vault)
+        assert (await bench.run()).state is RunState.FILED
+        assert vault.kept == {}
+        assert "fetch not kept for the next run" in bench.said
+
+
+async def test_without_a_vault_nothing_is_kept_and_nothing_is_known() -> None:
+    bench = Bench()
+    await bench.run()
+    await bench.run()
+    assert bench.ehr.known == [None, None]
+    assert "fetch not kept for the next run" not in bench.said
+
+
+async def test_a_patient_who_is_no_longer_current_is_forgotten() -> None:
+    vault = InMemoryVault()
+    bench = Bench(vault=vault)
+    await bench.run()
+    assert vault.area(AREA)
+    bench.ehr.inactive = True
+    with pytest.raises(RecordError):
+        await bench.run()
+    assert vault.area(AREA) == {}
+
+
+async def test_no_server_reader_or_patient_is_served_the_snapshot_of_another() -> None:
+    vault = InMemoryVault()
+    await Bench(vault=vault).run()
+    for ehr in (EhrDouble(base_url="http://127.0.0.1:2/fhir"), EhrDouble(access_profile="user:other")):
+        other = Bench(ehr, vault=vault)
+        await other.run()
+        assert other.ehr.known == [None]
+    another = Bench(vault=vault)
+    await another.summarizer.summarize("2")
+    assert another.ehr.known == [None]
+    assert len(vault.area(AREA)) == 4
+    same = Bench(vault=vault)
+    await same.summarizer.summarize("Patient/1")
+    assert same.ehr.known[0] is not None
+
+
+async def test_a_text_that_could_not_be_read_is_part_of_the_run_key() -> None:
+    html = b"<html><body><p>Wound is clean and dry.</p></body></html>"
+    keys = set()
+    for limits in (Limits(), Limits(max_bytes=1)):
+        bench = Bench(EhrDouble(more=[note(html, "text/html")]), texts=TextReader(limits))
+        await bench.run()
+        keys.add(bench.store.runs[0].inputs.key)
+        read = any("Wound is clean and dry" in fact.text for fact in bench.store.runs[0].summary.facts)
+        assert read is (limits == Limits())
+    assert len(keys) == 2
+
+
+async def test_an_unknown_encounter_is_refused_before_the_engine_is_asked() -> None:
+    bench = Bench(EhrDouble(more=[stay(4)]))
+    with pytest.raises(RecordError, match="encounter is not in the patient's record"):
+        await bench.run(encounter="Encounter/none")
+    assert (bench.engine.prompts, bench.store.runs, bench.ehr.written) == ([], [], [])
+
+
+async def test_the_encounter_at_hand_is_part_of_the_run_key() -> None:
+    bench = Bench(EhrDouble(more=[stay(4), stay(5)]))
+    runs = [await bench.run(encounter=named) for named in (None, "Encounter/stay-4", "Encounter/stay-5")]
+    assert len({outcome.run_id for outcome in runs}) == 3
+    assert [run.inputs.encounter for run in bench.store.runs] == ["", "Encounter/stay-4", "Encounter/stay-5"]
+    again = await bench.run(encounter="Encounter/stay-5")
+    assert again.state is RunState.UNCHANGED
+
+
+async def test_what_is_new_is_told_first_after_the_chart_changed_and_only_then() -> None:
+    bench = Bench(vault=InMemoryVault())
+    await bench.run()
+    await bench.run(attempt=2)
+    bench.ehr.more.append(ASTHMA)
+    await bench.run()
+    first, same, grown = (run.summary for run in bench.store.runs)
+    assert not any(section.key == "since" for section in (*first.sections, *same.sections))
+    assert grown.sections[0].key == "since"
+    assert grown.sections[0].title == "New since the summary read up to 24-Nov-2026 14:05 UTC"
+    assert [claim.citations for claim in grown.sections[0].claims] == [("Condition/1-asthma",)]
+
+
+async def test_another_person_under_the_same_id_is_not_compared_with() -> None:
+    bench = Bench()
+    await bench.run()
+    stored = bench.store.runs[0]
+    someone = replace(stored.summary.identity, record_number="another")
+    bench.store.runs = [replace(stored, summary=replace(stored.summary, identity=someone))]
+    bench.ehr.more.append(ASTHMA)
+    await bench.run()
+    assert not any(section.key == "since" for section in bench.store.runs[-1].summary.sections)
+
+
+async def test_a_retry_files_what_was_new_when_it_was_written() -> None:
+    bench = Bench()
+    await bench.run()
+    bench.ehr.more.append(ASTHMA)
+    bench.ehr.failures.append(ServerFailed("The server failed."))
+    with pytest.raises(ServerFailed):
+        await bench.run()
+    await bench.run()
+    _, failed, retried = bench.ehr.written
+    assert failed == retried
+    assert bench.store.runs[-1].summary.sections[0].key == "since"
+    assert len(bench.store.runs) == 2
+
+
+def long_chart(procedures: int = 150) -> list[dict[str, Any]]:
+    return [
+        {
+            "resourceType": "Procedure", "id": f"dressing-{n}", "subject": {"reference": "Patient/1"},
+            "status": "completed", "code": {"text": f"Dressing of burn {n} on the left forearm"},
+            "performedDateTime": f"{2001 + n // 12}-{n % 12 + 1:02}-05",
+        }
+        for n in range(procedures)
+    ]  # fmt: skip
+
+
+async def test_a_chart_beyond_the_budget_is_digested_and_what_is_told_can_be_published() -> None:
+    def copy_digests(prompt: Prompt) -> str:
+        answer = json.loads(copy_lines(prompt))
+        told = [claim for claim in answer["claims"] if claim["cites"][0].startswith("Z")]
+        return json.dumps({"claims": told or answer["claims"][:2]})
+
+    bench = Bench(
+        EhrDouble(more=long_chart()), ScriptedEngine(copy_digests), budget_tokens=2000, digest_windows=48,
+        vault=InMemoryVault(),
+    )  # fmt: skip
+    outcome = await bench.run()
+    assert "digest" in outcome.seconds
+    run = bench.store.runs[0]
+    assert "[Z1]" in run.prompts[0].messages[-1].content
+    told = [claim for claim in run.summary.published if claim.origin is Origin.MODEL]
+    assert len(told) >= 2
+    for claim in told:
+        assert [run.summary.fact(cited).text for cited in claim.citations] == [claim.text]
+    assert {item.reason for item in run.summary.left_out} >= {"told by a digest"}
+    asked = len(bench.engine.prompts)
+    await bench.run(attempt=2)
+    assert len(bench.engine.prompts) == asked + 1
+
+
+async def test_an_engine_that_may_not_digest_lists_what_did_not_fit() -> None:
+    bench = Bench(EhrDouble(more=long_chart()), budget_tokens=2000)
+    outcome = await bench.run()
+    assert "digest" not in outcome.seconds
+    assert {item.reason for item in bench.store.runs[0].summary.left_out} == {"did not fit"}
+
+
+async def test_the_patients_name_is_not_in_what_is_said_on_the_way() -> None:
+    bench = Bench(EhrDouble(more=long_chart()), budget_tokens=2000, digest_windows=48, vault=InMemoryVault())
+    await bench.run()
+    assert {line.split()[0] for line in bench.said} == set(STAGES)
+    assert CANARY not in " ".join(bench.said)

@@ -154,6 +154,26 @@ async def test_a_pull_loaded_from_its_bytes_is_refreshed_alike(ehr: FhirEhr, hos
     assert refreshed.changed == 1
 
 
+async def test_a_new_client_does_not_ask_again_what_the_server_offers(
+    server: FaultServer, hospital: Hospital
+) -> None:
+    async def pull(known: Pull | None) -> Pull:
+        async with FhirClient(server.base_url, patience=IMPATIENT) as client:
+            return await FhirEhr(client, now=lambda: READ if known is None else LATER).pull("p1", known=known)
+
+    def asked() -> int:
+        return sum(request.path == "/fhir/metadata" for request in server.requests)
+
+    known = await pull(None)
+    assert asked() == 1
+    refreshed = await pull(Pull.load(known.dump()))
+    assert (refreshed.changed, asked()) == (0, 1)
+    hospital.ignores_last_updated = True  # so that the record is read whole, after an update of the server
+    hospital.put("Condition", "c9")
+    assert (await pull(refreshed)).changed is None
+    assert asked() == 2
+
+
 async def test_new_changed_and_deleted_resources(ehr: FhirEhr, hospital: Hospital) -> None:
     known = await ehr.pull("p1")
     hospital.put("Observation", "o9")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.fhir.capabilities import Capabilities, TypeSupport
 from connectors.fhir.packed import Packed
 from connectors.fhir.pull import Gap, GapReason, Pull
 from connectors.fhir.refresh import is_newer
@@ -23,12 +24,19 @@ PULL = Pull(
     whole_at=READ_AT - timedelta(hours=3),
     seen_until=READ_AT - timedelta(seconds=9),
     broken=frozenset({"Condition"}),
+    capabilities=Capabilities(
+        True,
+        "4.0.1",
+        everything=True,
+        types={"Goal": TypeSupport(search=True, update_create=True, search_params=frozenset({"a", "b"}))},
+    ),
 )
 
 
 def test_a_pull_comes_back_from_its_bytes() -> None:
     found = Pull.load(PULL.dump())
-    for name in ("patient_id", "gaps", "read_at", "binaries", "whole_at", "seen_until", "broken"):
+    for name in ("patient_id", "gaps", "read_at", "binaries", "whole_at", "seen_until", "broken",
+                 "capabilities"):  # fmt: skip
         assert getattr(found, name) == getattr(PULL, name), name
     assert list(found.resources) == list(PULL.resources)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from connectors.fhir.pull import Gap, GapReason
 from fixtures.facts import A1C, BRONCHITIS, GOUT, LISINOPRIL, context, fact, record
+from service.context.stay import Stay
 from service.context.templates import load
 from service.grounding.complete import cited_facts, complete_summary, covers
+from service.grounding.since import Earlier, known_by
 from service.grounding.summary import Claim, Origin, Verdict
 from service.record.facts import Absence, Fact, FactId, Kind, RequiredKind, Status
 
@@ -132,3 +135,68 @@ def test_a_fact_that_is_not_in_the_summary_is_a_key_error() -> None:
 def test_what_a_security_label_left_out_is_said_without_its_kind() -> None:
     summary = complete_summary("history", record([], skipped={"restricted": 2}), context([]), TEMPLATES, [])
     assert summary.restricted
+
+
+def test_a_sentence_that_this_set_has_no_heading_for_is_not_published_under_another() -> None:
+    handover = load("handover")
+    flu = fact("Influenza vaccine: completed on 01-Oct-2020", Kind.IMMUNIZATION, status=Status.COMPLETED)
+    past = fact("aspirin: stopped order from 04-May-2018", Kind.MEDICATION, status=Status.STOPPED)
+    said = [claim(flu.text, flu), claim(past.text, past), claim(LISINOPRIL.text, LISINOPRIL)]
+    chart = [flu, past, LISINOPRIL]
+    summary = complete_summary("handover", record(chart), context(chart), handover, said)
+    assert [(s.key, [c.text for c in s.claims]) for s in summary.sections] == [
+        ("medications", [LISINOPRIL.text])
+    ]
+    assert [(c.text, c.reasons) for c in summary.refused] == [
+        (flu.text, ("no_heading_for_it",)),
+        (past.text, ("no_heading_for_it",)),
+    ]
+
+
+def test_an_admission_keeps_what_is_of_this_stay_apart_from_what_was_before() -> None:
+    stay = Stay("Encounter/9", datetime(2026, 11, 20, tzinfo=UTC), None)
+    here = fact("Sodium: 130 mmol/L", Kind.RESULT, encounter="Encounter/9", status=Status.FINAL)
+    dated = fact("Sodium: 131 mmol/L on 21-Nov-2026", Kind.RESULT, on="2026-11-21", status=Status.FINAL)
+    before = fact("Sodium: 140 mmol/L on 01-Jan-2026", Kind.RESULT, on="2026-01-01", status=Status.FINAL)
+    other = fact("Sodium: 139 mmol/L", Kind.RESULT, encounter="Encounter/8", status=Status.FINAL)
+    chart = [here, dated, before, other]
+    said = [claim(f.text, f) for f in chart]
+    shown = replace(context(chart), stay=stay)
+    summary = complete_summary("admission", record(chart), shown, load("admission"), said)
+    assert {s.key: [c.text for c in s.claims] for s in summary.sections} == {
+        "stay_results": [here.text, dated.text],
+        "before_results": [before.text, other.text],
+    }
+    unknown = complete_summary("admission", record(chart), context(chart), load("admission"), said)
+    assert [s.key for s in unknown.sections] == ["before_results"]
+
+
+def test_a_summary_of_which_there_was_an_earlier_one_opens_with_what_is_new() -> None:
+    known = known_by(record([GOUT]))
+    chart = [GOUT, A1C]
+    summary = complete_summary(
+        "history",
+        record(chart),
+        context(chart, [required("problems", GOUT)]),
+        TEMPLATES,
+        [],
+        Earlier("01-Jan-2020", frozenset(known)),
+    )
+    assert [s.key for s in summary.sections] == ["since", "problems"]
+    assert [c.citations for c in summary.sections[0].claims] == [(A1C.id,)]
+    assert A1C in summary.facts
+    assert set(known) < set(summary.known)
+    again = complete_summary(
+        "history", record(chart), context(chart), TEMPLATES, [], Earlier("x", frozenset(summary.known))
+    )
+    assert again.sections == ()
+
+
+def test_conflicts_hidden_facts_and_reasons_of_the_kinds_of_a_heading_are_shown_together() -> None:
+    kinds = [
+        replace(required("medications", LISINOPRIL), conflict="One does not fit.", hidden=2),
+        replace(required("allergies", state=Absence.NOT_RETRIEVED), reason="refused"),
+    ]
+    summary = complete_summary("history", record([LISINOPRIL]), context([LISINOPRIL], kinds), TEMPLATES, [])
+    told = {s.key: (s.conflict, s.hidden, s.reason) for s in summary.sections}
+    assert told == {"medications": ("One does not fit.", 2, ""), "allergies": ("", 0, "refused")}

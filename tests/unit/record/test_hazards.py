@@ -8,8 +8,9 @@ import pytest
 
 from connectors.fhir.pull import Gap, GapReason
 from service.errors import RecordError
+from service.grounding.check import Source, judge
 from service.record.assemble import Policy, check_patient, resources_of, stop_reason
-from service.record.facts import Absence, Kind, Status
+from service.record.facts import Absence, Kind, RequiredKind, Status
 from service.record.required import is_previous, required_facts
 from tests.conftest import CANARY
 from tests.unit.record.charts import hazard, hazard_bundle, ids
@@ -25,7 +26,9 @@ HAZARDS = (
     "safety-06-incomplete",
     "safety-07-required",
     "safety-11-units",
+    "safety-12-conflicts",
     "safety-12-medications",
+    "safety-13-copied-forward",
     "safety-20-labels",
     "safety-25-own-output",
 )
@@ -248,6 +251,82 @@ def test_what_is_not_done_never_reads_as_done() -> None:
     assert by_id["MedicationRequest/proposal"].status is Status.PLANNED
 
 
+def required_kind(name: str, key: str) -> RequiredKind:
+    return next(k for k in required_facts(hazard(name)) if k.key == key)
+
+
+def test_the_last_administration_of_anticoagulants_insulin_and_opioids_is_required() -> None:
+    given = [f for f in required_kind("safety-12-conflicts", "medications").facts if "Administration" in f]
+    assert sorted(given) == ["MedicationAdministration/heparin-2", "MedicationAdministration/insulin"]
+
+
+def test_an_allergy_beside_a_prescription_is_shown_and_neither_is_dropped() -> None:
+    kind = required_kind("safety-12-conflicts", "medications")
+    assert (
+        'Allergy or intolerance "Penicillin V" (on 04-May-2010) is recorded beside the current medication'
+        ' "Penicillin V potassium 250 MG Oral Tablet" (on 20-Apr-2024); the record does not say which holds.'
+    ) in kind.conflict
+    assert (
+        '"Amoxicillin 500 MG Oral Capsule" (on 21-Apr-2024) (both in the class: penicillins)' in kind.conflict
+    )
+    assert "Cefazolin" not in kind.conflict
+    assert '"Lisinopril"' not in kind.conflict
+    assert {"MedicationRequest/penicillin", "MedicationRequest/amoxicillin"} <= set(kind.facts)
+    allergies = required_kind("safety-12-conflicts", "allergies")
+    assert "AllergyIntolerance/penicillin" in allergies.facts
+
+
+def test_an_active_order_and_a_newer_statement_that_it_is_over_are_both_shown() -> None:
+    kind = required_kind("safety-12-conflicts", "medications")
+    assert (
+        '"metformin 500 MG Oral Tablet" (on 10-Jan-2024) is an active order, and'
+        ' "metformin 500 MG Oral Tablet" (from 01-Jan-2023 to 01-Mar-2024) is stated as stopped'
+    ) in kind.conflict
+    assert '"atorvastatin" (on 01-Apr-2024) is stated as not taken' in kind.conflict
+    assert {
+        "MedicationRequest/metformin",
+        "MedicationStatement/metformin",
+        "MedicationRequest/atorvastatin",
+        "MedicationStatement/atorvastatin",
+    } <= set(kind.facts)
+    assert "MedicationStatement/old" not in kind.facts
+
+
+def test_two_weights_of_one_day_are_shown_with_an_adults_identity() -> None:
+    kind = required_kind("safety-12-conflicts", "identity")
+    assert kind.conflict == (
+        'Different weights are recorded for one day: "Body weight" 70 kg (on 02-May-2024);'
+        ' "Body weight" 82 kg (on 02-May-2024). The record does not say which holds.'
+    )
+    assert {"Observation/weight-1", "Observation/weight-2"} <= set(kind.facts)
+
+
+def test_copied_forward_text_counts_from_its_first_appearance() -> None:
+    record = hazard("safety-13-copied-forward")
+    told = {str(f.id): f for f in record.facts if f.span}
+    assert set(told) == {"DocumentReference/first#c12-80", "DocumentReference/later#c87-153"}
+    copied = told["DocumentReference/first#c12-80"]
+    assert copied.text == (
+        "Progress note of 01-May-2024, Assessment:"
+        " “Patient remains on vancomycin for line infection with fever to 39.2.”"
+    )
+    assert [s.reference for s in copied.sources] == ["DocumentReference/first", "DocumentReference/later"]
+
+
+@pytest.mark.parametrize(
+    ("day", "is_supported"), [("01-May-2024", True), ("04-May-2024", False), ("", False)]
+)
+def test_a_copied_sentence_cannot_be_quoted_with_the_day_of_the_later_note(
+    day: str, is_supported: bool
+) -> None:
+    copied = next(f for f in hazard("safety-13-copied-forward").facts if f.span and f.copies)
+    said = f"Progress note{f' of {day}' if day else ''}, Assessment: “{copied.value}”"
+    faults = [reason for _, reason in judge(said, [Source(copied)])]
+    assert (not faults) is is_supported
+    if not is_supported:
+        assert "day_of_the_note_missing" in faults
+
+
 def test_restricted_data_is_left_out_without_naming_its_kind() -> None:
     record = hazard("safety-20-labels")
     assert {i for i in ids(record) if i.startswith("Condition")} == {"Condition/normal", "Condition/nopat"}
@@ -274,7 +353,8 @@ def test_a_users_own_token_and_a_sites_list_change_what_is_left_out() -> None:
 
 def test_what_we_or_another_ai_wrote_is_no_evidence() -> None:
     record = hazard("safety-25-own-output")
-    assert {i for i in ids(record) if i.startswith("DocumentReference")} == {"DocumentReference/human"}
+    notes = {i for i in ids(record) if i.startswith("DocumentReference")}
+    assert notes == {"DocumentReference/human", "DocumentReference/human#c0-4"}
     assert record.skipped == {"own_output": 6, "administrative": 1}
     assert not any("DocumentReference/labelled" in v.reference for v in record.inputs)
     assert any("human made final" in p for p in record.problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from base64 import b64encode
 from decimal import Decimal
 from typing import Any
 
@@ -137,6 +138,17 @@ def test_a_directive_document_is_listed_and_is_no_conflict() -> None:
     assert "NOT Do not resuscitate (undated)" in kind_of(record_of(order, contrary), "directives").conflict
 
 
+def test_a_directive_note_counts_itself_and_not_each_of_its_sentences() -> None:
+    text = b64encode(b"Full code was discussed. She wants everything done for now.").decode()
+    form = resource(
+        "DocumentReference", status="current", type=named("Advance directive"),
+        content=[{"attachment": {"contentType": "text/plain", "data": text}}],
+    )  # fmt: skip
+    record = record_of(form)
+    assert len(record.facts) > 2
+    assert kind_of(record, "directives").facts == ("DocumentReference/x",)
+
+
 def test_no_gap_means_a_complete_search_and_an_optional_type_is_no_gap() -> None:
     gaps = (Gap("DeviceUseStatement", GapReason.NOT_SUPPORTED), Gap("Flag", GapReason.NOT_SUPPORTED))
     record = record_of(gaps=gaps)
@@ -165,7 +177,7 @@ def test_every_rule_of_the_data_file_is_well_formed() -> None:
         assert rule.types
         assert rule.cap > 0
         assert rule.sort in ("newest", "criticality")
-        assert rule.conflict in ("none", "none_known", "differing")
+        assert rule.conflict in ("none", "none_known", "differing", "medications", "weights")
         assert all(system and code for system, code in rule.match.codes | rule.none_known.codes)
     with pytest.raises(KeyError):
         rules.rule("none")
