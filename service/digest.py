@@ -18,7 +18,7 @@ import msgspec
 
 from service.context.choose import TokenCount, choose_facts
 from service.context.chosen import Context
-from service.context.digests import Digest, Told, digest_block, digest_tokens
+from service.context.digests import SHARE, Digest, Told, digest_block, digest_tokens
 from service.context.render import DIGEST, Request, requests_for, whole_chat
 from service.context.templates import TemplateSet
 from service.context.windows import Window, cut_windows
@@ -35,8 +35,6 @@ MAX_DEPTH = 3
 """Digests of digests of digests: beyond that a chart is cut, and says so."""
 MAX_CLAIMS = 12
 """Sentences a digest may hold."""
-SHARE = 0.35
-"""Of the budget that all digests together may take in the last prompt."""
 IN_FLIGHT = 8
 """Requests under way at once: fewer than an engine has seats, so that a clinician's request finds one."""
 PRIORITY = 1

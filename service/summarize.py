@@ -21,6 +21,7 @@ from connectors.errors import ConnectorError
 from connectors.fhir.pull import Pull
 from service.context.choose import choose_facts
 from service.context.chosen import Context
+from service.context.digests import BLOCK as DIGESTS
 from service.context.digests import Digest
 from service.context.render import Request, requests_for
 from service.context.stay import Stay, find_stay
@@ -32,7 +33,7 @@ from service.grounding.check import Checker
 from service.grounding.complete import complete_summary
 from service.grounding.parse import parse_claims
 from service.grounding.since import Earlier
-from service.grounding.summary import RULES_VERSION, Origin, Summary
+from service.grounding.summary import RULES_VERSION, DraftClaim, Origin, Summary
 from service.ports import (
     DOCUMENT_SYSTEM,
     Action,
@@ -453,7 +454,19 @@ def verify_completions(
         for request, completion in zip(requests, completions, strict=True)
         for draft in parse_claims(completion.text, request.section)
     ]
+    if all(request.section is not None for request in requests):
+        # A guided model was asked about single facts: what it told of whole windows is added as it is.
+        claims += [checker.check(draft) for draft in told_by_digests(context)]
     return complete_summary(kind, record, context, templates, claims, earlier)
+
+
+def told_by_digests(context: Context) -> Iterator[DraftClaim]:
+    """Yield each sentence of the digests that a Context shows, citing the label that stands for its facts."""
+    for block in context.blocks:
+        if block.key == DIGESTS:
+            for line in block.lines:
+                if line.label is not None:
+                    yield DraftClaim("", line.text, (line.label,))
 
 
 def _outcome(

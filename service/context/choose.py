@@ -15,7 +15,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 from service.context.chosen import Block, Context, Label, Line, Section
-from service.context.digests import Digest, digest_block
+from service.context.digests import SHARE as DIGEST_SHARE
+from service.context.digests import Digest, digest_block, digest_tokens
 from service.context.layout import Layout
 from service.context.manifest import left_out, shown_kinds
 from service.context.pivot import in_order, is_abnormal
@@ -180,8 +181,9 @@ def choose_facts(
     base, is_whole = _with_required(chooser, needed)
     if not is_whole:
         return base
-    room = chooser.shared_room()
-    chooser.trends = chooser.layout.trends
+    room = chooser.shared_room() - min(digest_tokens(digests), int(DIGEST_SHARE * budget_tokens))
+    # A guided model is asked about facts one by one: what is only for the whole prompt would take their room.
+    chooser.trends = chooser.layout.trends if profile.mode == "free" else ()
     if chooser.context(needed, {}, task="").tokens > room:
         chooser.trends = ()
     ranked = rank_steps(record, needed, templates, stay)

@@ -30,6 +30,9 @@ class Digest:
     """The facts of a window whose digest failed; then nothing is told."""
 
 
+BLOCK = "digests"
+SHARE = 0.35
+"""Of the budget that all digests together may take in the last prompt."""
 CHARACTERS_PER_TOKEN = 3
 
 
@@ -52,4 +55,4 @@ def digest_block(digests: Sequence[Digest]) -> Block | None:
         for told in digest.told:
             number += 1
             lines.append(Line(told.text, Label(f"Z{number}"), told.facts))
-    return Block("digests", TITLE, tuple(lines)) if lines else None
+    return Block(BLOCK, TITLE, tuple(lines)) if lines else None

@@ -1,13 +1,13 @@
 """Results as tables of day × analyte, vital signs as one row a day: every value as recorded, in few tokens.
 
-An analyte's table is fixed by the day of its first result: analytes that were first measured together stand
-together. So a new result appends to a table and moves nothing.
+A table is fixed by the calendar and by the day of its analytes' first results: what was first measured
+together stands together. So a new result appends to a table of its own time and moves nothing earlier.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -19,6 +19,11 @@ from service.record.dates import show_day
 from service.record.facts import Fact, FactId, Kind, Status
 
 MAX_COLUMNS = 12
+BLOCK = 5
+"""Years that stand in one table…"""
+BUSY = 6
+"""…unless there are so many rows in a year, a quarter or a month: then that has a table of its own, so that
+a new row leaves all earlier tables as they were."""
 MAX_CELL = 48
 """Longer values are told on a line of their own: a table is no place for prose."""
 MIN_CELLS = 2
@@ -43,6 +48,9 @@ class Column(NamedTuple):
     site: str
 
 
+Cells = dict[Column, list[Fact]]
+
+
 @dataclass(frozen=True)
 class Tables:
     """The columns of a record's results or vital signs, each with the table that it belongs to."""
@@ -53,44 +61,57 @@ class Tables:
     """Column → what its table is known by, in order."""
     ranges: dict[Column, str]
     """Reference range of the columns in which it never changes."""
+    busy: Mapping[tuple[tuple[Any, ...], str, date], int]
+    """(table, `month`, first day) → on how many days of that time something of the table was measured."""
 
     def rows(
         self, facts: Iterable[Fact], labels: Callable[[Fact], Label], latest: Collection[FactId] = frozenset()
     ) -> Iterator[Line]:
-        """Yield tables of these facts, the earliest first, one row a day; then the rest line by line.
+        """Yield tables of these facts, time by time, one row a day; then the rest line by line.
 
         A fact of `latest` joins a table only where the day's row stands there anyway: it must not open a row
         or a column that goes again when a newer value comes.
         """
-        cells: dict[Column, list[Fact]] = defaultdict(list)
+        periods: dict[date, Cells] = defaultdict(lambda: defaultdict(list))
         single: list[Fact] = []
         waiting: list[Fact] = []
         for fact in facts:
             column = self.columns.get(fact.id)
             if column is None:
                 single.append(fact)
+            elif fact.id in latest:
+                waiting.append(fact)
             else:
-                waiting.append(fact) if fact.id in latest else cells[column].append(fact)
-        self._seat(waiting, cells, single)
-        tables = list(self._tables(cells, single))
-        for columns in tables:
-            yield from self._table(columns, cells)
+                periods[self._period(fact)][column].append(fact)
+        self._seat(waiting, periods, single)
+        for period in sorted(periods):
+            for columns in self._tables(periods[period], single):
+                yield from self._table(columns, periods[period])
         yield from (Line(told_by(fact), labels(fact), (fact,)) for fact in sorted(single, key=in_order))
 
-    def _seat(self, waiting: Iterable[Fact], cells: dict[Column, list[Fact]], single: list[Fact]) -> None:
+    def _period(self, fact: Fact) -> date:
+        """Return the first day of the time whose values of this table stand together."""
+        assert fact.when is not None
+        panel = self.panels[self.columns[fact.id]]
+        starts = _starts(fact.when.day)
+        return next(
+            (start for span, start in starts if self.busy.get((panel, span, start), 0) >= BUSY), starts[-1][1]
+        )
+
+    def _seat(self, waiting: Iterable[Fact], periods: dict[date, Cells], single: list[Fact]) -> None:
         """Seat the newest values where their row or column stands anyway, or where they fill a row."""
-        days = {fact.when.day for facts in cells.values() for fact in facts if fact.when}
+        days = {f.when.day for cells in periods.values() for facts in cells.values() for f in facts if f.when}
         rows: dict[tuple[Any, ...], list[Fact]] = defaultdict(list)
         for fact in waiting:
             assert fact.when is not None
             rows[*self.panels[self.columns[fact.id]], fact.when.day].append(fact)
         for (*_, day), facts in rows.items():
             for fact in facts:
-                column = self.columns[fact.id]
+                column, cells = self.columns[fact.id], periods.get(self._period(fact), {})
                 is_seated = day in days or len(facts) >= WIDE or len(cells.get(column, ())) >= MIN_CELLS
-                (cells[column] if is_seated else single).append(fact)
+                (periods[self._period(fact)][column] if is_seated else single).append(fact)
 
-    def _tables(self, cells: dict[Column, list[Fact]], single: list[Fact]) -> Iterator[list[Column]]:
+    def _tables(self, cells: Cells, single: list[Fact]) -> Iterator[list[Column]]:
         panels: dict[tuple[Any, ...], list[Column]] = defaultdict(list)
         for column in cells:
             panels[self.panels[column]].append(column)
@@ -102,7 +123,7 @@ class Tables:
                 columns = [column for column in columns if column not in lone]
             yield from (columns[n : n + MAX_COLUMNS] for n in range(0, len(columns), MAX_COLUMNS))
 
-    def _table(self, columns: Sequence[Column], cells: dict[Column, list[Fact]]) -> Iterator[Line]:
+    def _table(self, columns: Sequence[Column], cells: Cells) -> Iterator[Line]:
         yield Line(" | ".join(["day", *map(self._head, columns)]))
         days: dict[tuple[date, str], dict[Column, list[Fact]]] = defaultdict(lambda: defaultdict(list))
         for column in columns:
@@ -114,11 +135,8 @@ class Tables:
             facts = tuple(fact for column in columns for fact in sorted(row[column], key=in_order))
             text = " | ".join(self._cell(column, row[column]) for column in columns)
             authors = ", ".join(dict.fromkeys(fact.author for fact in facts if fact.author))
-            yield Line(
-                text.rstrip(" |") + (f" | by {authors}" if authors else ""),
-                row_label(self.kind, key[1]),
-                facts,
-            )
+            told = f"{text} | by {authors}" if authors else text.rstrip(" |")
+            yield Line(told, row_label(self.kind, key[1]), facts)
 
     def _head(self, column: Column) -> str:
         said = [column.unit, self.ranges.get(column, "")]
@@ -140,7 +158,7 @@ class Tables:
         return "; ".join(_value(fact, column, self.ranges, is_timed=is_timed) for fact in ordered)
 
 
-def tables_of(facts: Iterable[Fact], kind: Kind) -> Tables:
+def tables_of(facts: Sequence[Fact], kind: Kind) -> Tables:
     """Return the columns and tables of all results, or all vital signs, of a record."""
     columns: dict[FactId, Column] = {}
     first: dict[Column, tuple[Any, ...]] = {}
@@ -155,7 +173,19 @@ def tables_of(facts: Iterable[Fact], kind: Kind) -> Tables:
         first[column] = min(first.get(column, day), day)
         seen[column].add(fact.reference_range)
     ranges = {column: f"reference {next(iter(r))}" for column, r in seen.items() if len(r) == 1 and any(r)}
-    return Tables(kind, columns, first, ranges)
+    days = {(first[columns[fact.id]], fact.when.day) for fact in facts if fact.id in columns and fact.when}
+    busy = Counter((panel, span, start) for panel, day in days for span, start in _starts(day))
+    return Tables(kind, columns, first, ranges, busy)
+
+
+def _starts(day: date) -> tuple[tuple[str, date], ...]:
+    """Return the month, quarter, year and five years of a day, each by its first day."""
+    return (
+        ("month", day.replace(day=1)),
+        ("quarter", date(day.year, (day.month - 1) // 3 * 3 + 1, 1)),
+        ("year", date(day.year, 1, 1)),
+        ("block", date(max(1, day.year // BLOCK * BLOCK), 1, 1)),
+    )
 
 
 def row_label(kind: Kind, day: str) -> Label:

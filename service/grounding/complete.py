@@ -45,9 +45,7 @@ def complete_summary(
         identity=record.identity,
         sections=sections,
         refused=tuple(
-            _refused(claim, record, context, templates)
-            for claim in claims
-            if not _is_shown(claim, shown)
+            _refused(claim, record, context, templates) for claim in claims if not _is_shown(claim, shown)
         ),
         facts=tuple(fact for fact in record.facts if fact.id in cited | given),
         left_out=context.left_out,

@@ -10,6 +10,7 @@ from typing import Any
 from service.context.chosen import Label
 from service.grounding.summary import DraftClaim
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CLAIM_START = re.compile(r"\{\s*\"(?:section|cites|text)\"")
 _decoder = JSONDecoder()
 
@@ -36,8 +37,8 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 def _claim(item: dict[str, Any], section: str | None) -> DraftClaim | None:
     text, cites, named = item.get("text"), item.get("cites"), item.get("section")
-    if not isinstance(text, str) or not text.strip():
-        return None
+    if not isinstance(text, str) or not text.strip() or _SURROGATE.search(text):
+        return None  # half a character is no text: no document could hold it
     labels = (
         tuple(Label(label) for label in cites if isinstance(label, str)) if isinstance(cites, list) else ()
     )

@@ -31,10 +31,10 @@ def known_by(record: PatientRecord) -> tuple[str, ...]:
 def since_section(
     record: PatientRecord, required: Sequence[RequiredKind], earlier: Earlier
 ) -> Iterator[SummarySection]:
-    """Yield the section of new statements: required ones first, then the newest; none if nothing is."""
+    """Yield the section of new statements: required first, then the newest; none if nothing changed."""
     new = [f for f in record.facts if f.kind is not Kind.PATIENT and _mark(f) not in earlier.known]
     gone = len(earlier.known - set(known_by(record)))
-    if not new:
+    if not new and not gone:
         return
     first = {fact_id for kind in required for fact_id in kind.facts}
     new.sort(key=lambda fact: fact.id)

@@ -1,9 +1,9 @@
-"""The suite: true claims in varied wording, and claims with one planted error. Seeded, the same in every run."""
+"""The suite: true claims in varied wording, and claims with one planted error. The same in every run."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -76,10 +76,10 @@ def make_suite(data: Path) -> Suite:
     return Suite(charts, tuple(unique.values()))
 
 
-def _pools(charts: Iterator[Chart] | Sequence[Chart] | object) -> dict[str, list[Statement]]:
+def _pools(charts: Iterable[Chart]) -> dict[str, list[Statement]]:
     """Return the kept statements by kind, one chart after another in turn so that none dominates."""
     turns: dict[str, list[tuple[int, str, Statement]]] = defaultdict(list)
-    for chart in charts:  # type: ignore[attr-defined]
+    for chart in charts:
         kept = {source.reference for fact in chart.record().facts for source in fact.sources}
         rng = Random(f"pool:{chart.name}")
         by_kind: dict[str, list[Statement]] = defaultdict(list)
@@ -119,7 +119,7 @@ def _case(
 def _true_cases(pools: Mapping[str, Sequence[Statement]]) -> Iterator[Case]:
     cycle = _Cycle()
     for kind, pool in sorted(pools.items()):
-        rng, made = Random(f"true:{kind}"), set()
+        rng, made = Random(f"true:{kind}"), set[str]()
         for statement in list(pool) * 3:
             if len(made) >= TRUE_A_KIND:
                 break
@@ -135,7 +135,7 @@ def _true_cases(pools: Mapping[str, Sequence[Statement]]) -> Iterator[Case]:
 
 def _planted_cases(pools: Mapping[str, Sequence[Statement]]) -> Iterator[Case]:
     for error, (kinds, planter) in PLANTERS.items():
-        cycle, made = _Cycle(), set()
+        cycle, made = _Cycle(), set[str]()
         rng = Random(f"planted:{error}")
         streams = [iter(list(pools.get(kind, ())) * 6) for kind in kinds]
         while streams and len(made) < PLANTED_A_KIND:
@@ -151,7 +151,9 @@ def _planted_cases(pools: Mapping[str, Sequence[Statement]]) -> Iterator[Case]:
                     yield case
 
 
-def _false_case(statement: Statement, planted: Planted, error: str, cycle: _Cycle, rng: Random) -> Case | None:
+def _false_case(
+    statement: Statement, planted: Planted, error: str, cycle: _Cycle, rng: Random
+) -> Case | None:
     for wording in cycle.fitting(planted.kind, rng):
         shown = shown_keys(wording)
         silent = error == "status" and wording.pattern in SAYS_NO_STATUS
@@ -199,4 +201,6 @@ def _quoted(quote: Spoken, cycle: _Cycle, rng: Random) -> Case:
 def _paraphrased(spoken: Spoken) -> Case:
     said = {"span": spoken.span, "rule": spoken.rule}
     rule = f"{PARAPHRASE}-{spoken.rule}"
-    return Case(spoken.chart.name, spoken.span, (spoken.reference,), PARAPHRASE, rule, False, spoken.planted, said)
+    return Case(
+        spoken.chart.name, spoken.span, (spoken.reference,), PARAPHRASE, rule, False, spoken.planted, said
+    )

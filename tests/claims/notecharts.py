@@ -219,7 +219,9 @@ class _Maker:
             authoredOn=self.day.isoformat(),
             occurrenceDateTime=(self.day + timedelta(days=self.rng.randrange(10, 90))).isoformat(),
         )
-        for pair, status in zip(self.rng.sample(LOOK_ALIKES, 3), ("active", "active", "stopped"), strict=True):
+        for pair, status in zip(
+            self.rng.sample(LOOK_ALIKES, 3), ("active", "active", "stopped"), strict=True
+        ):
             repeat = {"frequency": self.rng.choice([1, 2, 3]), "period": 1, "periodUnit": "d"}
             yield self._make(
                 "MedicationRequest",

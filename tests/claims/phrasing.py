@@ -58,7 +58,9 @@ def wordings() -> Mapping[str, tuple[Wording, ...]]:
     return {kind: tuple(each) for kind, each in found.items()}
 
 
-def set_in(wording: Wording, said: Mapping[str, str], gender: str, rng: Random, whole: bool = False) -> str | None:
+def set_in(
+    wording: Wording, said: Mapping[str, str], gender: str, rng: Random, whole: bool = False
+) -> str | None:
     """Return the sentence, or None where the statement lacks what the wording says.
 
     `whole` keeps every date a full day. A dose, an activity or a date that was not recorded leaves a gap.
@@ -78,7 +80,7 @@ class _Slots:
         self.said, self.gender, self.rng, self.whole = said, gender, rng, whole
 
     def fill(self, slot: str) -> str:
-        if slot.endswith(("date", "on")) and slot not in ("direction", "reason", "relation"):
+        if slot in ("date", "on") or slot.endswith(("_date", "_on")):
             return self._date(slot)
         special = getattr(self, f"_{slot}", None)
         return str(special()) if special else self.said[slot]
@@ -117,7 +119,9 @@ class _Slots:
         return self.rng.choice(RISES if self.said["direction"] == "up" else FALLS)
 
     def _a_rise(self) -> str:
-        return self.rng.choice(["a rise", "an increase"] if self.said["direction"] == "up" else ["a fall", "a decrease"])
+        return self.rng.choice(
+            ["a rise", "an increase"] if self.said["direction"] == "up" else ["a fall", "a decrease"]
+        )
 
     def _has_risen(self) -> str:
         up = self.said["direction"] == "up"

@@ -1,4 +1,4 @@
-"""One error planted in a true statement. What each planter returns is false for what it cites, or is thrown away."""
+"""One error planted in a true statement; a claim that stays true for what it cites is thrown away."""
 
 from __future__ import annotations
 
@@ -16,7 +16,18 @@ from tests.claims.statements import Statement, ingredient
 
 MEASURED = ("result", "vital", "bp", "latest", "first", "extreme", "change")
 DRUGS = ("med_active", "med_stopped")
-DATED = ("result", "vital", "bp", "active", "resolved", *DRUGS, "procedure", "encounter", "immunization", "conclusion")
+DATED = (
+    "result",
+    "vital",
+    "bp",
+    "active",
+    "resolved",
+    *DRUGS,
+    "procedure",
+    "encounter",
+    "immunization",
+    "conclusion",
+)
 SINGLE = (*DATED, "planned", "allergy", "family", "device", "care_plan", "sided")
 UNITS = {
     "mg/dL": ("mmol/L", "g/L"),
@@ -77,7 +88,9 @@ def _with_dose(statement: Statement, new_dose: str) -> Planted:
     product = statement.said["product"]
     old = statement.said["dose"].split()[0]
     number, unit = new_dose.split()
-    return changed(statement, dose=new_dose, product=product.replace(f"{old} MG", f"{number} {unit.upper()}", 1))
+    return changed(
+        statement, dose=new_dose, product=product.replace(f"{old} MG", f"{number} {unit.upper()}", 1)
+    )
 
 
 def _other_number(number: str, rng: Random) -> str:
@@ -131,7 +144,17 @@ def _date(statement: Statement, rng: Random) -> Planted | None:
     key = rng.choice(keys)
     day = date.fromisoformat(statement.said[key])
     days = rng.choice([1, 2, 3, 9, 31, 365, 730]) * rng.choice([-1, 1])
-    return changed(statement, **{key: (day + timedelta(days=days)).isoformat()})
+    moved = (day + timedelta(days=days)).isoformat()
+    begun, ended = statement.said["date"], last_day(statement)
+    told = moved in str(statement.chart.resources[statement.cites[0]]) or begun <= moved <= ended
+    return None if told else changed(statement, **{key: moved})
+
+
+def last_day(statement: Statement) -> str:
+    """Return the day on which what is said ended: what lasts is true of all days between."""
+    resource = statement.chart.resources[statement.cites[0]]
+    periods = [resource.get(key, {}).get("end", "") for key in ("period", "performedPeriod")]
+    return str(max(resource.get("abatementDateTime", "")[:10], *(end[:10] for end in periods)))
 
 
 def _drug(statement: Statement, rng: Random) -> Planted | None:
@@ -149,8 +172,12 @@ def _drug(statement: Statement, rng: Random) -> Planted | None:
 
 def _other_product(statement: Statement, rng: Random) -> str | None:
     own = statement.said["product"]
-    others = {text_of(r.get("medicationCodeableConcept")) for _, r in statement.chart.of_type("MedicationRequest")}
-    fitting = sorted(other for other in others - {own, ""} if ("dose" not in statement.said or simple_product(other)))
+    others = {
+        text_of(r.get("medicationCodeableConcept")) for _, r in statement.chart.of_type("MedicationRequest")
+    }
+    fitting = sorted(
+        other for other in others - {own, ""} if ("dose" not in statement.said or simple_product(other))
+    )
     return rng.choice(fitting) if fitting else None
 
 

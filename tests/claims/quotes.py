@@ -1,4 +1,4 @@
-"""Claims about notes: whole sentences quoted with their date, paraphrases by hand-made rules, and planted errors.
+"""Claims about notes: whole sentences quoted with their date, paraphrases by rule, and planted errors.
 
 A paraphrase rule rewrites only sentences whose shape leaves one reading: lists after `denies`, a relative's
 illness after `Father:`, the one-line histories of the notes' first paragraph.
@@ -19,7 +19,9 @@ RELATIVE_TIME = re.compile(
     r"|\bthis (?:morning|week|month|year|past)\b|\bpast (?:few|\w+ (?:days|weeks|months|years))\b",
     re.IGNORECASE,
 )
-ADVICE = re.compile(r"\b(will|would like|recommend\w*|should|advis\w+|plan\w*|continue|let's|going to)\b", re.IGNORECASE)
+ADVICE = re.compile(
+    r"\b(will|would like|recommend\w*|should|advis\w+|plan\w*|continue|let's|going to)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,12 @@ def _stands_alone(sentence: str) -> bool:
 
 
 SWAPS: dict[str, tuple[tuple[str, str], ...]] = {
-    "side": ((r"\bleft\b", "right"), (r"\bright\b(?! away| now)", "left"), (r"\bLeft\b", "Right"), (r"\bRight\b", "Left")),
+    "side": (
+        (r"\bleft\b", "right"),
+        (r"\bright\b(?! away| now)", "left"),
+        (r"\bLeft\b", "Right"),
+        (r"\bRight\b", "Left"),
+    ),
     "negation": (
         (r"\b[Dd]enies\b", "reports"),
         (r"\bNo\b", "Some"),
@@ -74,7 +81,10 @@ SWAPS: dict[str, tuple[tuple[str, str], ...]] = {
         (r"\bwife\b", "sister"),
         (r"\bhusband\b", "brother"),
     ),
-    "value": ((r"(?<![\w./-])(\d{2,3})(?![\w/-]|\.\d)", ""), (r"(?<![\w./-])(\d)(?= (?:mg|cm|mm|days|times|out))", "")),
+    "value": (
+        (r"(?<![\w./-])(\d{2,3})(?![\w/-]|\.\d)", ""),
+        (r"(?<![\w./-])(\d)(?= (?:mg|cm|mm|days|times|out))", ""),
+    ),
 }
 
 
@@ -95,18 +105,28 @@ def _another(number: str, rng: Random) -> str:
     return str(int(number) + rng.choice([1, 2, 3, 5, 7]))
 
 
-ITEM = r"([A-Za-z][A-Za-z' -]{3,32}?)"
-VAGUE = re.compile(r"\b(any|other|these|this|that|symptoms?|issues?|problems?|her|his|it)\b|^(?:nil|none|no|or|and)\b", re.I)
+VAGUE = re.compile(
+    r"\b(any|other|these|this|that|symptoms?|issues?|problems?|her|his|it)\b|^(?:nil|none|no|or|and)\b", re.I
+)
 
 
 def _items(text: str) -> list[str]:
     parts = [part.strip() for part in re.split(r",|\band\b|\bor\b", text)]
-    return [p.removeprefix("any ") for p in parts if re.fullmatch(r"[A-Za-z][A-Za-z' -]{3,32}", p.removeprefix("any "))]
+    return [
+        p.removeprefix("any ")
+        for p in parts
+        if re.fullmatch(r"[A-Za-z][A-Za-z' -]{3,32}", p.removeprefix("any "))
+    ]
 
 
 def _clear_items(text: str) -> list[str]:
     return [item for item in _items(text) if not VAGUE.search(item)]
 
+
+PAST_HISTORY = (
+    r"past medical history (?:is )?significant for ([^.;]+?)"
+    r"(?:,? (?:and )?(?:who|presents|presenting)\b|\.)"
+)
 
 RULES: tuple[tuple[str, str, tuple[str, str], str], ...] = (
     (
@@ -123,17 +143,22 @@ RULES: tuple[tuple[str, str, tuple[str, str], str], ...] = (
     ),
     (
         "past history",
-        r"past medical history (?:is )?significant for ([^.;]+?)(?:,? (?:and )?(?:who|presents|presenting)\b|\.)",
+        PAST_HISTORY,
         ("The patient's medical history includes {}.", "There is no medical history of {}."),
         "negation",
     ),
     (
         "past history of another",
-        r"past medical history (?:is )?significant for ([^.;]+?)(?:,? (?:and )?(?:who|presents|presenting)\b|\.)",
+        PAST_HISTORY,
         ("The patient is known to have had {}.", "The patient's mother is known to have had {}."),
         "person",
     ),
-    ("listed", r"PM[Hh]x?:? *-? *([^.\n?]+)", ("The past medical history lists {}.", "The family history lists {}."), "person"),
+    (
+        "listed",
+        r"PM[Hh]x?:? *-? *([^.\n?]+)",
+        ("The past medical history lists {}.", "The family history lists {}."),
+        "person",
+    ),
     (
         "father",
         r"Father *[:-]+ *([^.\n;]+)",
@@ -149,13 +174,13 @@ RULES: tuple[tuple[str, str, tuple[str, str], str], ...] = (
     (
         "imaging",
         r"[Nn]o (fracture|fractures|effusion|wheezes|rales|rhonchi|murmurs|edema|erythema|carotid bruits)\b",
-        ("Neither the examination nor the imaging found {}.", "There was evidence of {}."),
+        ("The note records the absence of {}.", "The note records the presence of {}."),
         "negation",
     ),
 )
 """(name, shape in the note, (true rewriting, false rewriting), error that the false one plants)."""
 
-REVERSED_LATER = ("except", "but ", "other than", "apart")
+EXCEPTIONS = ("except", "but ", "other than", "apart")
 
 
 def paraphrases(chart: Chart) -> Iterator[tuple[Spoken, Spoken]]:
@@ -166,7 +191,7 @@ def paraphrases(chart: Chart) -> Iterator[tuple[Spoken, Spoken]]:
     reference, day, note = found
     for name, shape, (true, false), error in RULES:
         for match in re.finditer(shape, note, re.MULTILINE):
-            if any(word in match[0] for word in REVERSED_LATER) or RELATIVE_TIME.search(match[0]):
+            if any(word in match[0] for word in EXCEPTIONS) or RELATIVE_TIME.search(match[0]):
                 continue
             for item in _clear_items(match[1])[:4]:
                 if _one_sided(name, item, note):
@@ -181,7 +206,9 @@ def _one_sided(rule: str, item: str, note: str) -> bool:
     """Return whether the note speaks of the item in one way only."""
     low, word = note.lower(), item.lower()
     if rule in ("denied", "endorsed"):
-        signs = ("endorses", "reports", "positive for") if rule == "denied" else ("denies", "no ", "negative for")
+        signs = (
+            ("endorses", "reports", "positive for") if rule == "denied" else ("denies", "no ", "negative for")
+        )
         return not any(re.search(rf"\b{sign}[^.]*\b{re.escape(word)}", low) for sign in signs)
     if rule == "imaging":
         said = re.findall(rf"(\w+) (?:\w+, )*{re.escape(word)}\b", low)

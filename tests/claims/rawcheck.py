@@ -1,4 +1,4 @@
-"""Is what a claim says true of the raw JSON it cites? A second reading, kept apart from the one that wrote it.
+"""Is what a claim says true of the raw JSON it cites? A second reading, apart from the one that wrote it.
 
 It judges the meaning of a claim (`said`), not its words, and knows nothing of the service.
 """
@@ -14,11 +14,18 @@ from typing import Any
 from tests.claims.charts import Chart, code_in, product_of, text_of
 
 Said = Mapping[str, str]
-DATE_PATHS = ("effectiveDateTime", "onsetDateTime", "authoredOn", "performedDateTime", "occurrenceDateTime", "date")
+DATE_PATHS = (
+    "effectiveDateTime",
+    "onsetDateTime",
+    "authoredOn",
+    "performedDateTime",
+    "occurrenceDateTime",
+    "date",
+)
 
 
 def bears_out(kind: str, chart: Chart, cites: tuple[str, ...], said: Said, shown: frozenset[str]) -> bool:
-    """Return whether the cited resources say all of `said` that the wording shows (`shown`: keys of `said`)."""
+    """Return whether the cited resources say what the wording shows (`shown`: keys of `said`)."""
     cited = [chart.resources[reference] for reference in cites if reference in chart.resources]
     if kind in WHOLE:
         return WHOLE[kind](chart, cited, said, shown)
@@ -46,7 +53,9 @@ def _names(chart: Chart, resource: Any) -> set[str]:
     elif kind == "Device":
         concepts.append(resource["type"])
     concepts += resource.get("category", [])[-1:] if kind == "CarePlan" else []
-    concepts += [each["code"] for each in resource.get("condition", [])] if kind == "FamilyMemberHistory" else []
+    concepts += (
+        [each["code"] for each in resource.get("condition", [])] if kind == "FamilyMemberHistory" else []
+    )
     names = {text_of(concept) for concept in concepts if concept}
     if kind == "AllergyIntolerance":
         names |= {re.sub(r"^Allergy to | allergy$", "", name) for name in names}
@@ -108,7 +117,9 @@ def _says(key: str, chart: Chart, resource: Any, said: Said) -> bool:
 
 def _quantities(resource: Any) -> set[tuple[str, str]]:
     if "component" in resource:
-        parts = {code_in(p["code"]): p["valueQuantity"] for p in resource["component"] if "valueQuantity" in p}
+        parts = {
+            code_in(p["code"]): p["valueQuantity"] for p in resource["component"] if "valueQuantity" in p
+        }
         if "8480-6" not in parts:
             return set()
         return {(f"{parts['8480-6']['value']}/{parts['8462-4']['value']}", "mm[Hg]")}
@@ -123,7 +134,10 @@ def _frequency(resource: Any) -> str:
 
 def _product_has(chart: Chart, resource: Any, part: str) -> bool:
     product = f" {product_of(chart, resource).lower()} "
-    return resource["resourceType"] == "MedicationRequest" and re.search(rf"(?<![\w.]){re.escape(part)}(?![\w.])", product) is not None
+    return (
+        resource["resourceType"] == "MedicationRequest"
+        and re.search(rf"(?<![\w.]){re.escape(part)}(?![\w.])", product) is not None
+    )
 
 
 def _side(chart: Chart, resource: Any, said: Said) -> bool:
@@ -162,13 +176,17 @@ KEYS: dict[str, Callable[[Chart, Any, Said], bool]] = {
     "dose": lambda chart, r, said: _product_has(chart, r, said["dose"].lower()),
     "freq": lambda chart, r, said: said["freq"] == _frequency(r),
     "side": _side,
-    "site": lambda chart, r, said: any(text_of(s).lower().endswith(said["site"]) for s in r.get("bodySite", [])),
+    "site": lambda chart, r, said: any(
+        text_of(s).lower().endswith(said["site"]) for s in r.get("bodySite", [])
+    ),
     "reason": lambda chart, r, said: text_of(r.get("statusReason")) == said["reason"],
     "criticality": lambda chart, r, said: r.get("criticality") == said["criticality"],
     "reaction": _reacts,
     "relation": lambda chart, r, said: text_of(r.get("relationship")) == said["relation"],
     "serial": lambda chart, r, said: r.get("serialNumber") == said["serial"],
-    "activity": lambda chart, r, said: any(text_of(a["detail"]["code"]) == said["activity"] for a in r["activity"]),
+    "activity": lambda chart, r, said: any(
+        text_of(a["detail"]["code"]) == said["activity"] for a in r["activity"]
+    ),
     "finding": lambda chart, r, said: r.get("conclusion") == said["finding"],
     "days": _days,
     "age": _age,
@@ -180,7 +198,9 @@ def _all_of(chart: Chart, name: str) -> list[tuple[str, Decimal]]:
     found = []
     for _, resource in chart.of_type("Observation"):
         if name in _names(chart, resource) and "valueQuantity" in resource:
-            found.append((resource["effectiveDateTime"][:10], Decimal(str(resource["valueQuantity"]["value"]))))
+            found.append(
+                (resource["effectiveDateTime"][:10], Decimal(str(resource["valueQuantity"]["value"])))
+            )
     return sorted(found)
 
 
@@ -209,7 +229,12 @@ def _place(kind: str) -> Callable[[Chart, list[Any], Said, frozenset[str]], bool
 def _paired(chart: Chart, cited: list[Any], said: Said, shown: frozenset[str]) -> bool:
     ends = []
     for part in ("first", "second"):
-        wanted = {"name": said["name"], "unit": said["unit"], "value": said[part], "date": said[f"{part}_date"]}
+        wanted = {
+            "name": said["name"],
+            "unit": said["unit"],
+            "value": said[part],
+            "date": said[f"{part}_date"],
+        }
         ends.append(_cites_value(chart, cited, wanted))
     one, two = Decimal(said["first"]), Decimal(said["second"])
     moved = (two > one) if said["direction"] == "up" else (two < one)

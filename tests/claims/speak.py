@@ -21,8 +21,10 @@ UNITS: dict[str, tuple[str, ...]] = {
     "Cel": ("°C", "Cel"),
     "%": ("%", "percent"),
     "mL/min/{1.73_m2}": ("mL/min/1.73 m²", "mL/min/1.73m2"),
-    "{score}": ("", "/10"),
+    "{score}": ("",),
     "{nominal}": ("",),
+    "{T-score}": ("",),
+    "{count}": ("",),
     "pH": ("",),
     "{INR}": ("",),
 }
@@ -100,6 +102,8 @@ BRANDS: dict[str, tuple[str, ...]] = {
     "warfarin": ("Coumadin",),
 }
 
+OWN_NAMES = ("Hep", "New", "York", "Td", "Tdap", "Hib")
+
 SALTS = ("hydrochloride", "sodium", "potassium")
 
 FREQUENCIES: dict[tuple[int, str], tuple[str, ...]] = {
@@ -154,7 +158,7 @@ def say_value(number: str, unit: str, rng: Random) -> str:
     form = rng.choice(UNITS.get(unit, (unit,)))
     if not form:
         return number
-    glue = "" if form in ("%", "/min", "/10") else " "
+    glue = "" if form in ("%", "/min") else " "
     return f"{number}{glue}{form}"
 
 
@@ -172,9 +176,13 @@ def plain(name: str) -> str:
 
 
 def lowered(name: str) -> str:
-    """Lower the first letter unless the word is an abbreviation (`MCV`, `DTaP`, `SARS-CoV-2`)."""
-    word = re.split(r"[\s,/-]", name, maxsplit=1)[0]
-    return name if sum(letter.isupper() for letter in word) > 1 else name[:1].lower() + name[1:]
+    """Lower every word but abbreviations and names of people (`MCV`, `DTaP`, `SARS-CoV-2`)."""
+    return " ".join(_lower_word(word) for word in name.split(" "))
+
+
+def _lower_word(word: str) -> str:
+    titled = re.fullmatch(r"[(\"']?[A-Z][a-z]+(?:-[a-z]+)*[,.;)\"']*", word)
+    return word.lower() if titled and word not in OWN_NAMES else word
 
 
 def name_forms(name: str) -> list[str]:
@@ -212,8 +220,10 @@ def simple_product(product: str) -> tuple[str, str] | None:
 
 def finish(text: str) -> str:
     """Set articles, spaces and the first letter as a writer would."""
-    text = re.sub(r"\ban (?=[b-df-hj-np-tv-z])", "a ", text)
-    text = re.sub(r"\ba (?=[aeio])", "an ", text)
+    text = re.sub(r"\ban (?=[b-df-hj-np-tv-z]|[B-DF-HJ-NP-TV-Z][a-z])", "a ", text)
+    text = re.sub(r"\ba (?=[aeioAEIO])", "an ", text)
+    text = re.sub(r"^A (?=[aeioAEIO])", "An ", text)
     text = text.replace("  ", " ").strip()
     text = re.sub(r"(?<!\.)\.\.$", ".", text)
+    text = re.sub(r'\."\.$', '."', text)
     return text if text.startswith(("pH", "eGFR")) else text[:1].upper() + text[1:]

@@ -1,7 +1,7 @@
 """What one cited resource says, read from its raw JSON: the material of claims about single resources.
 
-A statement keeps its meaning in `said` (recorded names, numbers with their digits, ISO days); how it is worded
-is decided later.
+A statement keeps its meaning in `said` (recorded names, numbers with their digits, ISO days);
+how it is worded is decided later.
 """
 
 from __future__ import annotations

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from fixtures.answers import change_numbers, copy_lines
-from fixtures.facts import CANARY, GOUT, fact, record
+from fixtures.facts import A1C, CANARY, GOUT, SODIUM, fact, record
 from service.context.choose import choose_facts
 from service.context.chosen import Context, Label
-from service.context.digests import Digest, digest_tokens
+from service.context.digests import Digest, Told, digest_tokens
 from service.context.manifest import CARRIED, LOST, NO_ROOM
 from service.context.render import requests_for, whole_chat
 from service.context.templates import open_library
 from service.context.windows import cut_windows
 from service.digest import AREA, IN_FLIGHT, MAX_CLAIMS, MAX_DEPTH, SHARE, Digester
-from service.engine.prompt import Message, Prompt
+from service.engine.prompt import Completion, Message, Prompt, Usage
 from service.engine.scripted import (
     SCRIPTED_PROFILE,
     TOKENS_PER_TURN,
@@ -33,6 +33,7 @@ from service.errors import EngineError
 from service.grounding.check import Checker
 from service.grounding.summary import DraftClaim, Verdict
 from service.record.facts import Fact, Kind, PatientRecord, Status
+from service.summarize import verify_completions
 from tests.unit.in_memory_vault import InMemoryVault
 
 TEMPLATES = open_library().load("history")
@@ -456,3 +457,16 @@ async def test_a_vault_that_fails_costs_time_alone() -> None:
         digests = await desk.digest(long_chart())
         assert all(digest.told for digest in digests)
         assert "digest not kept for the next run" in desk.said
+
+
+def test_what_digests_tell_a_guided_model_is_published_as_it_is() -> None:
+    chart = record([GOUT, A1C, SODIUM])
+    digest = Digest(
+        "25-Nov-2020", (Told(A1C.text, (A1C,)), Told("Sodium: 141 mmol/L on 25-Nov-2020", (SODIUM,)))
+    )
+    context = choose_facts(chart, (), TEMPLATES, GUIDED, 4000, count, digests=[digest])
+    requests = requests_for(context, TEMPLATES, GUIDED)
+    silent = tuple(Completion("{}", "stop", Usage(1, 1), 0.0) for _ in requests)
+    summary = verify_completions("history", chart, context, TEMPLATES, requests, silent)
+    assert [claim.text for claim in summary.published] == [A1C.text]
+    assert [claim.text for claim in summary.refused] == ["Sodium: 141 mmol/L on 25-Nov-2020"]

@@ -39,7 +39,7 @@ from service.engine.weights import DEMONSTRATION_MODEL
 from service.record.assemble import assemble_record, resources_of
 from service.record.required import required_facts
 from tests.bench.compaction import EVERY, LABS, PIVOTED, Cost, costs_of, token_counter
-from tests.conftest import SHARED
+from tests.conftest import SHARED, missing
 
 pytestmark = pytest.mark.shared
 FREE = Profile("test", "free", 8192, 1024, 0.0)
@@ -307,9 +307,9 @@ def real() -> tuple[Counter[str], list[str]]:
     counted: Counter[str] = Counter()
     lost: list[str] = []
     for _, data in charts(folder):
-        found, missing = lost_of(Chart(data))
+        found, gone = lost_of(Chart(data))
         counted += found
-        lost += missing
+        lost += gone
     return counted, lost
 
 
@@ -437,30 +437,21 @@ def test_a_preliminary_report_with_the_text_of_a_note_is_said_to_be_preliminary(
         assert any("preliminary" in line.text for line in lines)
 
 
-def pieces(text: str) -> int:
-    """Count about what a tokenizer would: up to four letters, every digit, every mark by itself."""
-    return len(re.findall(r"[^\W\d_]{1,4}|\S", text))
-
-
 @pytest.fixture(scope="module")
 def ratios() -> dict[tuple[str, str], float]:
-    """Type and form → tokens of the JSON for one token of the evidence, medians over every sixth chart.
-
-    Counted by the demonstration model's tokenizer where it is prepared, else by pieces of words, digits and
-    marks, as tokenizers of small vocabulary do.
-    """
+    """Type and form → tokens of the JSON for one token of the evidence, medians over all charts (40 s)."""
     folder = model_cache() / DEMONSTRATION_MODEL
-    if (folder / "tokenizer.json").is_file() and find_spec("transformers") is not None:
-        count = token_counter(FolderTokenizer(folder, profile_for(DEMONSTRATION_MODEL)))
-    else:
-        count = pieces
+    if not (folder / "tokenizer.json").is_file() or find_spec("transformers") is None:
+        missing("the prepared demonstration model, for its tokenizer")
+    count = token_counter(FolderTokenizer(folder, profile_for(DEMONSTRATION_MODEL)))
     costs: dict[tuple[str, str], list[Cost]] = {}
-    for _, data in [*charts(SHARED / "data")][5::6]:
+    for _, data in charts(SHARED / "data"):
         for cost in costs_of(data, count):
             for form in {"", cost.form}:
                 costs.setdefault((cost.kind, form), []).append(cost)
     return {
-        key: median(c.json for c in found) / median(c.evidence for c in found) for key, found in costs.items()
+        key: median(cost.json for cost in found) / median(cost.evidence for cost in found)
+        for key, found in costs.items()
     }
 
 

@@ -40,6 +40,11 @@ def test_no_answer_makes_the_parser_raise(text: str) -> None:
     parse_claims(text, None)
 
 
+def test_half_a_character_is_no_text() -> None:
+    answer = '{"claims":[{"cites":["P1"],"text":"Gout \\ud800 is active"},{"cites":["P1"],"text":"Gout"}]}'
+    assert [claim.text for claim in parse_claims(answer, "problems")] == ["Gout"]
+
+
 def test_an_answer_nested_without_end_yields_nothing() -> None:
     assert parse_claims('{"text":' * 5000, None) == ()
     assert parse_claims('{"cites":[' * 3000, None) == ()

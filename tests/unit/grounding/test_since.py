@@ -36,14 +36,20 @@ def test_what_is_new_is_told_in_the_records_own_words() -> None:
     assert (section.key, section.hidden, section.state) == ("since", 0, None)
 
 
-def test_nothing_new_is_no_section_also_where_a_statement_came_again_or_is_gone() -> None:
+def test_nothing_new_is_no_section_also_where_a_statement_came_again() -> None:
     again = replace(
         GOUT, id=FactId("Condition/again"), source=ResourceVersion("Condition/again", "1", "0" * 64)
     )
     assert since([GOUT], [GOUT]) is None
     assert since([GOUT, again], [GOUT]) is None
-    assert since([GOUT], [GOUT, A1C]) is None
     assert since([], []) is None
+
+
+def test_what_is_only_gone_is_said() -> None:
+    section = since([GOUT], [GOUT, A1C])
+    assert section is not None
+    assert section.title.endswith("(1 earlier statement changed or gone)")
+    assert section.claims == ()
 
 
 @pytest.mark.parametrize(
