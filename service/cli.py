@@ -29,6 +29,7 @@ from service.engine.prompt import Profile
 from service.engine.scripted import ScriptedEngine
 from service.engine.weights import DEMONSTRATION_MODEL
 from service.errors import EpicrisisError, RecordError, SettingsError
+from service.grounding.claims import CitedClaim, judge_claims
 from service.ports import Action, AuditEntry, RunId, RunState, StoredRun
 from service.record.assemble import assemble_record, resources_of
 from service.record.facts import PatientRecord
@@ -213,6 +214,30 @@ def context(
 
 
 @app.command()
+def check(
+    context: typer.Context,
+    bundle: BundleFile,
+    claims: Annotated[Path, typer.Argument(help='A JSON list of {"text", "cites": ["Type/id", …]}.')],
+    patient: PatientOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge claims about a chart in a file by the entries that they cite. Corrects no citation."""
+    record, _ = _assemble(context.obj, bundle, patient)
+    judged = list(judge_claims(record, _claims(claims)))
+    if as_json:
+        print_json(judged)
+        return
+    print_table(
+        f"{len(judged)} claims",
+        ("#claim", "verdict", "why"),
+        [
+            (str(n), one.verdict, " ".join(reason.detail for reason in one.reasons))
+            for n, one in enumerate(judged, 1)
+        ],
+    )
+
+
+@app.command()
 def runs(
     context: typer.Context,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
@@ -319,20 +344,33 @@ def _known(settings: Settings, kind: str) -> TemplateSet:
 def _assemble(settings: Settings, path: Path, patient: str | None) -> tuple[PatientRecord, datetime]:
     """Return the record in a file, and when the file was read."""
     read_at = utc_now()
+    resources = list(resources_of(_read_json(path, "Give a FHIR Bundle, a resource, or a list.")))
+    texts = read_texts(resources, {}, TextReader())
+    return assemble_record(resources, patient, policy=policy(settings), texts=texts), read_at
+
+
+def _read_json(path: Path, advice: str) -> Any:
+    """Return the JSON of a file, also gzipped, or of stdin for `-`."""
     try:
         data = path.read_bytes() if str(path) != "-" else sys.stdin.buffer.read()
         if data[:2] == b"\x1f\x8b":
             data = zlib.decompressobj(wbits=31).decompress(data, MAX_FILE_BYTES)
-        content = decode(data)
+        return decode(data)
     except OSError as error:
         raise SettingsError(
             f"The file cannot be read ({errno.errorcode.get(error.errno or 0, 'EIO')})."
         ) from None
     except (BrokenJson, zlib.error):
-        raise BrokenJson("The file is not JSON.", "Give a FHIR Bundle, a resource, or a list.") from None
-    resources = list(resources_of(content))
-    texts = read_texts(resources, {}, TextReader())
-    return assemble_record(resources, patient, policy=policy(settings), texts=texts), read_at
+        raise BrokenJson("The file is not JSON.", advice) from None
+
+
+def _claims(path: Path) -> list[CitedClaim]:
+    """Read a file of claims. What is no claim stays in its place, as one that nothing can bear out."""
+    advice = 'Give [{"text": "…", "cites": ["Type/id", …]}, …].'
+    content = _read_json(path, advice)
+    if not isinstance(content, list):
+        raise BrokenJson("The file of claims is not a JSON list.", advice)
+    return [CitedClaim.of(item) for item in content]
 
 
 def _counter(settings: Settings, profile: Profile) -> TokenCount:

@@ -55,6 +55,8 @@ class Steps(NamedTuple):
     steps: tuple[tuple[Fact, ...], ...]
     latest: frozenset[FactId]
     """The newest of each name: told on lines of their own where their time is not shown whole."""
+    older: frozenset[FactId] = frozenset()
+    """Vital signs of other days than the newest."""
 
 
 @dataclass
@@ -73,6 +75,7 @@ class _Chooser:
     lost: frozenset[FactId] = frozenset()
     trends: tuple[Line, ...] = ()
     latest: frozenset[FactId] = frozenset()
+    older: frozenset[FactId] = frozenset()
 
     def context(
         self,
@@ -102,7 +105,9 @@ class _Chooser:
             sections=self._sections(shown) if task else (),
             facts={self.layout.label(fact): fact for fact in shown},
             required=self.required,
-            left_out=left_out(self.record, {fact.id for fact in shown}, carried, self.lost, self.templates),
+            left_out=left_out(
+                self.record, {fact.id for fact in shown}, carried, self.lost, self.older, self.templates
+            ),
             gaps=self.record.gaps,
             as_of=self.record.as_of,
             budget_tokens=self.budget,
@@ -187,7 +192,7 @@ def choose_facts(
     if chooser.context(needed, {}, task="").tokens > room:
         chooser.trends = ()
     ranked = rank_steps(record, needed, templates, stay)
-    chooser.latest = ranked.latest
+    chooser.latest, chooser.older = ranked.latest, ranked.older
     steps = _with_notes_share(ranked.steps, int(templates.limits.notes_share * budget_tokens))
     chosen = _within(chooser, needed, _as_many_as_fit(chooser, needed, steps, room))
     told = _with_digests(chooser, chosen)
@@ -352,6 +357,7 @@ def rank_steps(
     days = _newest_days(record, templates.limits.vitals_days)
     telling = {(fact.kind, _day(fact)) for fact in record.facts if is_abnormal(fact)}
     steps: dict[tuple[int, int, int], list[Fact]] = defaultdict(list)
+    older: list[FactId] = []
     for (kind, _), facts in series.items():
         newest = max(facts, key=in_order)
         place = order.get(kind, len(order))
@@ -365,9 +371,13 @@ def rank_steps(
             elif kind is not Kind.VITAL or (fact.when is not None and fact.when.day >= days):
                 matters = (kind, _day(fact)) in telling or (stay is not None and stay.holds(fact))
                 steps[1, -_quarter(fact) - (BOOST if matters else 0), place].append(fact)
+            else:
+                older.append(fact.id)
     keys = sorted(steps)
     latest = frozenset(fact.id for key in keys if key[0] == 0 for fact in steps[key])
-    return Steps(tuple(tuple(sorted(steps[key], key=_newest_first)) for key in keys), latest)
+    return Steps(
+        tuple(tuple(sorted(steps[key], key=_newest_first)) for key in keys), latest, frozenset(older)
+    )
 
 
 def _newest_first(fact: Fact) -> tuple[float, str, tuple[int, int], str]:

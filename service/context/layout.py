@@ -73,7 +73,20 @@ class Layout:
                 return self._vitals.rows(facts, self.label)
             case Form.NOTES:
                 return self._notes(facts)
-        return (Line(told_by(fact), self.label(fact), (fact,)) for fact in facts)
+        return self._plain(facts)
+
+    def _plain(self, facts: Iterable[Fact]) -> Iterator[Line]:
+        """Yield a line a fact; activities of a care plan stand under its name and need not repeat it."""
+        above = ""
+        for fact in facts:
+            plan = dict(fact.details).get("plan", "") if fact.kind is Kind.PLAN else ""
+            if plan != above:
+                above = plan
+                yield Line(f"## {plan}, activities of this care plan:" if plan else "## Other:")
+            text = told_by(fact)
+            if plan:
+                text = text.replace("care plan activity, ", "", 1).replace(f"; plan: {plan}", "", 1)
+            yield Line(text, self.label(fact), (fact,))
 
     def _notes(self, facts: Iterable[Fact]) -> Iterator[Line]:
         """Yield each note's sentences under its name, day and author, and its sections by name.

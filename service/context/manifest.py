@@ -13,6 +13,7 @@ from service.record.facts import Absence, Fact, FactId, Kind, PatientRecord
 NO_ROOM = "did not fit"
 CARRIED = "told by a digest"
 LOST = "the digest of their time failed"
+OLDER = "older than the days that are shown"
 
 
 def left_out(
@@ -20,6 +21,7 @@ def left_out(
     shown: Collection[FactId],
     carried: Collection[FactId],
     lost: Collection[FactId],
+    older: Collection[FactId],
     templates: TemplateSet,
 ) -> tuple[LeftOut, ...]:
     """Count the facts that are not shown, by kind and reason, with the period that they cover."""
@@ -29,6 +31,8 @@ def left_out(
             reason = templates.unshown.get(fact.kind, NO_ROOM)
             if fact.id in carried or fact.id in lost:
                 reason = CARRIED if fact.id in carried else LOST
+            elif fact.id in older:
+                reason = OLDER
             rest[fact.kind, reason].append(fact)
     return tuple(_left_out(kind, reason, rest[kind, reason], templates) for kind, reason in sorted(rest))
 
@@ -63,17 +67,24 @@ def manifest_of(context: Context) -> list[str]:
         f"NOT RETRIEVED: {gap.resource_type or 'part of the record'} ({gap.reason})" for gap in context.gaps
     ]
     for kind in context.required:
-        if kind.state is not Absence.LISTED:
+        if kind.state is Absence.NOT_RETRIEVED:
             lines.append(f"{kind.title}: {kind.state.value}{f' ({kind.reason})' if kind.reason else ''}")
-    shown = "; ".join(f"{title} {count} of {held}" for title, held, count in context.kinds if count)
-    if shown:
-        lines.append(f"Shown: {shown}.")
-    return lines + [describe_left_out(item) for item in context.left_out]
+    none = "; ".join(kind.title for kind in context.required if kind.state is Absence.NONE_RECORDED)
+    if none:
+        lines.append(f"None recorded, search complete: {none}.")
+    held = {title: held for title, held, _ in context.kinds}
+    whole = ", ".join(title for title, held, shown in context.kinds if shown == held)
+    if whole:
+        lines.append(f"All are shown: {whole}.")
+    return lines + [describe_left_out(item, held.get(item.title, 0)) for item in context.left_out]
 
 
-def describe_left_out(item: LeftOut) -> str:
-    """Return for example `Results: 812 statements, 04-May-2009 to 11-Nov-2026 (did not fit)`."""
+def describe_left_out(item: LeftOut, held: int = 0) -> str:
+    """Return for example `Results: 812 of 900, 04-May-2009 to 11-Nov-2026 (did not fit)`.
+
+    `held` is how many of the kind the record holds; 0 leaves it unsaid.
+    """
     ends = [day for day in dict.fromkeys((item.earliest, item.latest)) if day]
     period = f", {' to '.join(ends)}" if ends else ""
     reason = f" ({item.reason})" if item.reason else ""
-    return f"{item.title}: {item.count} statement{'s' if item.count != 1 else ''}{period}{reason}"
+    return f"{item.title}: {item.count}{f' of {held}' if held else ''}{period}{reason}"

@@ -124,7 +124,7 @@ class Tables:
             yield from (columns[n : n + MAX_COLUMNS] for n in range(0, len(columns), MAX_COLUMNS))
 
     def _table(self, columns: Sequence[Column], cells: Cells) -> Iterator[Line]:
-        yield Line(" | ".join(["day", *map(self._head, columns)]))
+        yield Line(" | ".join(["day", *map(self.head, columns)]))
         days: dict[tuple[date, str], dict[Column, list[Fact]]] = defaultdict(lambda: defaultdict(list))
         for column in columns:
             for fact in cells[column]:
@@ -138,7 +138,8 @@ class Tables:
             told = f"{text} | by {authors}" if authors else text.rstrip(" |")
             yield Line(told, row_label(self.kind, key[1]), facts)
 
-    def _head(self, column: Column) -> str:
+    def head(self, column: Column) -> str:
+        """Return what a column is called, with unit, the range where it never changes, side and person."""
         said = [column.unit, self.ranges.get(column, "")]
         about = [column.site, f"of {column.person}, not the patient" if column.person else ""]
         inner = "; ".join(part for part in (*said, *about) if part)
@@ -231,7 +232,7 @@ def _fits(fact: Fact) -> bool:
         return False
     remarks = _remarks(fact)
     said = (*_column(fact), fact.value, remarks, fact.reference_range, fact.author, *fact.flags)
-    is_short = 0 < len(_bare(fact, _column(fact))) <= MAX_CELL and len(remarks) <= MAX_CELL
+    is_short = 0 < len(bare(fact, _column(fact))) <= MAX_CELL and len(remarks) <= MAX_CELL
     return is_short and ";" not in fact.value and not any("|" in text for text in said)
 
 
@@ -268,7 +269,7 @@ def _numbers(fact: Fact, column: Column) -> list[_Number]:
     if fact.quantity is not None:
         number = fact.quantity.number
         is_plain = number is not None and not fact.quantity.comparator
-        return [_Number("", _bare(fact, column), number)] if is_plain and number is not None else []
+        return [_Number("", bare(fact, column), number)] if is_plain and number is not None else []
     found = []
     for label, text in _members(fact):
         match = _PART.fullmatch(text)
@@ -287,10 +288,11 @@ def _value(fact: Fact, column: Column, ranges: dict[Column, str], *, is_timed: b
     flags = ",".join(fact.flags)
     at = f"@{fact.when.time}" if is_timed and fact.when and fact.when.time else ""
     inner = f"({'; '.join(said)})" if said else ""
-    return " ".join(part for part in (_bare(fact, column) + at, flags, inner) if part)
+    return " ".join(part for part in (bare(fact, column) + at, flags, inner) if part)
 
 
-def _bare(fact: Fact, column: Column) -> str:
+def bare(fact: Fact, column: Column) -> str:
+    """Return a value as recorded, without the unit that stands in its column's head."""
     if not column.unit:
         return fact.value
     if fact.quantity is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from service.context.chosen import Label, Line
-from service.context.pivot import Column, Tables, in_order, is_abnormal
+from service.context.pivot import Column, Tables, bare, in_order, is_abnormal
 from service.record.dates import on_day
 from service.record.facts import Fact
 
@@ -37,7 +37,7 @@ def trend_lines(facts: Iterable[Fact], tables: Tables, most: int) -> tuple[Line,
     ]
     told.sort(key=lambda item: (-_weight(item[1]), item[0]))
     chosen = sorted(told[: max(most, 0)])
-    return tuple(_line(n, column, values) for n, (column, values) in enumerate(chosen, 1))
+    return tuple(_line(n, column, values, tables) for n, (column, values) in enumerate(chosen, 1))
 
 
 def _weight(values: Sequence[Fact]) -> float:
@@ -54,18 +54,16 @@ def _value(fact: Fact) -> Decimal:
     return fact.quantity.number
 
 
-def _line(number: int, column: Column, values: Sequence[Fact]) -> Line:
+def _line(number: int, column: Column, values: Sequence[Fact], tables: Tables) -> Line:
     low, high = min(values, key=_value), max(values, key=_value)
-    points = list(dict.fromkeys((values[0], low, high, values[-1])))
-    site = f" ({column.site})" if column.site else ""
-    text = (
-        f"{column.name}{site}: {len(values)} values; first {_point(values[0])}; last {_point(values[-1])}; "
-        f"lowest {_point(low)}; highest {_point(high)}"
+    ends = (("first", values[0]), ("last", values[-1]), ("lowest", low), ("highest", high))
+    text = f"{tables.head(column)}: {len(values)} values; " + "; ".join(
+        f"{word} {_point(fact, column)}" for word, fact in ends
     )
-    return Line(text, Label(f"K{number}"), tuple(points))
+    return Line(text, Label(f"K{number}"), tuple(dict.fromkeys((values[0], low, high, values[-1]))))
 
 
-def _point(fact: Fact) -> str:
+def _point(fact: Fact, column: Column) -> str:
     status = [] if fact.recorded_status == "final" else [fact.recorded_status or fact.status.value]
     said = ", ".join([*status, *fact.flags])
-    return " ".join(part for part in (fact.value, f"({said})" if said else "", on_day(fact.when)) if part)
+    return " ".join(p for p in (bare(fact, column), f"({said})" if said else "", on_day(fact.when)) if p)

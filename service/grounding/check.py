@@ -142,24 +142,74 @@ def content(words: Iterable[str]) -> frozenset[str]:
     return frozenset(word for word in words if word not in PLAIN_WORDS)
 
 
-class Checker:
-    """Checks the claims of one draft against one Context."""
+class Judge:
+    """Judges sentences about one patient against facts; takes each fact apart once."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, gender: str) -> None:
+        self._gender = gender
         self._sources: dict[FactId, Source] = {}
-        self._seen: set[str] = set()
 
     @property
     def facts(self) -> tuple[Fact, ...]:
         """Every fact that claims were checked against so far."""
         return tuple(source.fact for source in self._sources.values())
 
+    def source(self, fact: Fact) -> Source:
+        """Return a fact taken apart."""
+        if fact.id not in self._sources:
+            self._sources[fact.id] = Source(fact)
+        return self._sources[fact.id]
+
+    def meant(self, group: Sequence[Fact], text: str) -> Sequence[Fact]:
+        """Return which facts of a row or a digest a sentence speaks of: those that it names, by value or day.
+
+        Nothing is lent by this: the sentence is then judged against these facts alone.
+        """
+        if len(group) < 2:
+            return group
+        sources = [self.source(fact) for fact in group]
+        said = frozenset(words_of(text))
+        named = [source for source in sources if source.name_words and source.name_words <= said]
+        # Where a longer name is said too (`Glucose in Urine`), the shorter one within it is not meant.
+        named = [s for s in named if not any(s.name_words < other.name_words for other in named)]
+        told = [source for source in named if _shares_a_value(source, text)]
+        return [source.fact for source in told or named]
+
+    def is_quoted(self, fact: Fact, text: str) -> bool:
+        """Tell whether a text quotes a sentence of a note whole."""
+        return without_quotation(text, fact.value) is not None
+
+    def verdict(self, text: str, facts: Sequence[Fact]) -> tuple[Verdict, tuple[str, ...]]:
+        """Return the worst verdict on a sentence that cites these facts, and every reason for it."""
+        if not facts:
+            return Verdict.UNSUPPORTED, ("cites_nothing",)
+        findings = list(judge(text, [self.source(fact) for fact in facts], self._gender))
+        if not findings:
+            return Verdict.SUPPORTED, ()
+        worst = min((verdict for verdict, _ in findings), key=_SEVERITY.index)
+        return worst, tuple(dict.fromkeys(reason for _, reason in findings))
+
+
+class Checker:
+    """Checks the claims of one draft against one Context."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._judge = Judge(context.identity.gender)
+        self._seen: set[str] = set()
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """Every fact that claims were checked against so far."""
+        return self._judge.facts
+
     def check(self, draft: DraftClaim) -> Claim:
         """Return the claim with its verdict. A wrong citation is corrected where SAFETY 14 allows it."""
-        behind = (self._context.behind(label) for label in draft.labels)
-        facts = list(dict.fromkeys(fact for group in behind for fact in self._meant(group, draft.text)))
-        verdict, reasons = self._judge(draft, [self._source(fact) for fact in facts])
+        behind = [self._context.behind(label) for label in draft.labels]
+        facts = list(dict.fromkeys(fact for group in behind for fact in self._judge.meant(group, draft.text)))
+        verdict, reasons = self._judge.verdict(draft.text, facts)
+        if not all(behind):
+            verdict, reasons = Verdict.UNSUPPORTED, ("cites_unknown_label",)
         cited = tuple(fact.id for fact in facts)
         corrected = False
         if verdict is not Verdict.SUPPORTED:
@@ -173,36 +223,6 @@ class Checker:
             self._seen.add(key)
         return Claim(draft.section, draft.text, cited, Origin.MODEL, verdict, reasons, corrected)
 
-    def _meant(self, group: Sequence[Fact], text: str) -> Sequence[Fact]:
-        """Return which facts of a row or a digest a sentence speaks of: those that it names, by value or day.
-
-        Nothing is lent by this: the sentence is then judged against these facts alone.
-        """
-        if len(group) < 2:
-            return group
-        sources = [self._source(fact) for fact in group]
-        said = frozenset(words_of(text))
-        named = [source for source in sources if source.name_words and source.name_words <= said]
-        # Where a longer name is said too (`Glucose in Urine`), the shorter one within it is not meant.
-        named = [s for s in named if not any(s.name_words < other.name_words for other in named)]
-        told = [source for source in named if _shares_a_value(source, text)]
-        return [source.fact for source in told or named]
-
-    def _source(self, fact: Fact) -> Source:
-        if fact.id not in self._sources:
-            self._sources[fact.id] = Source(fact)
-        return self._sources[fact.id]
-
-    def _judge(self, draft: DraftClaim, sources: Sequence[Source]) -> tuple[Verdict, tuple[str, ...]]:
-        unknown = [label for label in draft.labels if not self._context.behind(label)]
-        if unknown or not sources:
-            return Verdict.UNSUPPORTED, ("cites_nothing",) if not unknown else ("cites_unknown_label",)
-        findings = list(judge(draft.text, sources, self._context.identity.gender))
-        if not findings:
-            return Verdict.SUPPORTED, ()
-        worst = min((verdict for verdict, _ in findings), key=_SEVERITY.index)
-        return worst, tuple(reason for _, reason in findings)
-
     def _better_source(self, draft: DraftClaim) -> Source | None:
         """Return the one other fact that bears the claim out: entity, value, unit and date (SAFETY 14)."""
         if len(draft.labels) != 1 or NEGATIONS & set(words_of(draft.text)):
@@ -211,7 +231,7 @@ class Checker:
         for label, fact in self._context.facts.items():
             if label in draft.labels or fact.quantity is None or fact.when is None:
                 continue
-            source = self._source(fact)
+            source = self._judge.source(fact)
             sentence = take_apart(draft.text, source.units)
             if not sentence.numbers or not any(date.day for date in sentence.dates):
                 continue

@@ -34,7 +34,7 @@ def read_allergy(resource: Element, reading: Reading) -> Iterator[Fact]:
     standing = clinical_standing(resource, certainty, has_ended=False)
     none_known = is_none_known("allergies", concept, name)
     details = _details(resource, reactions)
-    said = "" if certainty == "refuted" else certainty
+    said = "" if certainty in ("confirmed", "refuted") else certainty
     text = line(
         name if none_known else _headline(resource, name),
         ", ".join(p for p in (standing.words, said) if p),

@@ -74,8 +74,12 @@ def _merged(group: Sequence[Fact]) -> Fact:
     dated = [fact for fact in ordered if fact.when] or ordered
     shown, other, word = (dated[0], dated[-1], "latest") if lasts else (dated[-1], dated[0], "first")
     others = [fact for fact in ordered if fact is not shown]
+    authors = dict.fromkeys(fact.author for fact in (shown, *reversed(others)) if fact.author)
     return replace(
-        shown, text=shown.text + _recorded(shown, other, len(group), word), copies=_sources(others)
+        shown,
+        text=shown.text + _recorded(shown, other, len(group), word),
+        author=", ".join(authors),
+        copies=_sources(others),
     )
 
 

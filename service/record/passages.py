@@ -33,7 +33,7 @@ def read_passages(facts: Iterable[Fact]) -> list[Fact]:
             copies = (source for other in others for source in other.sources)
             notes[first.id] = replace(first, copies=_without(first.source, (*first.copies, *copies)))
             # A report that says nothing beside its text is held by the note.
-            plain += [replace(other, body="") for other in others if _says_more(other)]
+            plain += [replace(other, body="") for other in others if _says_more(other, first)]
     told = first_appearances(
         [Note(key, note.when.earliest if note.when else None, note.body) for key, note in notes.items()]
     )
@@ -50,7 +50,12 @@ def _same_days(group: Sequence[Fact]) -> Iterator[tuple[Fact, list[Fact]]]:
         yield first, others
 
 
-def _says_more(report: Fact) -> bool:
+def _says_more(report: Fact, note: Fact) -> bool:
+    """Tell whether a report says anything that the note with its text does not: a preliminary one does."""
+    if report.kind is not Kind.REPORT:
+        return False
+    if report.recorded_status not in _SAID or (report.author and report.author != note.author):
+        return True
     return any(label in ("conclusion", "coded conclusion", "results", "note") for label, _ in report.details)
 
 

@@ -21,6 +21,8 @@ from tests.claims.statements import Statement, read_statements
 TRUE_A_KIND = 135
 PLANTED_A_KIND = 330
 PARAPHRASE = "paraphrase"
+OF_THE_LIVING = ("active", "med_active", "care_plan")
+"""Kinds that speak of the present: left out for patients who have died."""
 KEYS_OF = {
     "on": ("date",),
     "since": ("date",),
@@ -81,10 +83,10 @@ def _pools(charts: Iterable[Chart]) -> dict[str, list[Statement]]:
     turns: dict[str, list[tuple[int, str, Statement]]] = defaultdict(list)
     for chart in charts:
         kept = {source.reference for fact in chart.record().facts for source in fact.sources}
-        rng = Random(f"pool:{chart.name}")
+        rng, dead = Random(f"pool:{chart.name}"), "deceasedDateTime" in chart.patient
         by_kind: dict[str, list[Statement]] = defaultdict(list)
         for statement in (*read_statements(chart), *read_derived(chart)):
-            if kept.issuperset(statement.cites):
+            if kept.issuperset(statement.cites) and not (dead and statement.kind in OF_THE_LIVING):
                 by_kind[statement.kind].append(statement)
         for kind, found in by_kind.items():
             rng.shuffle(found)

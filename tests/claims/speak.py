@@ -40,7 +40,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "Respiratory rate": ("respiratory rate", "RR"),
     "Body temperature": ("temperature", "body temperature"),
     "Urea Nitrogen": ("BUN", "urea nitrogen"),
-    "Creatinine": ("creatinine", "serum creatinine"),
+    "Creatinine": ("creatinine",),
     "Carbon Dioxide": ("carbon dioxide", "CO2"),
     "Total Cholesterol": ("total cholesterol", "cholesterol"),
     "Low Density Lipoprotein Cholesterol": ("LDL cholesterol", "LDL", "LDL-C"),
@@ -55,7 +55,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "Aspartate aminotransferase [Enzymatic activity/volume] in Serum or Plasma": ("AST",),
     "Alkaline phosphatase [Enzymatic activity/volume] in Serum or Plasma": ("alkaline phosphatase", "ALP"),
     "Estimated Glomerular Filtration Rate": ("eGFR", "estimated GFR"),
-    "Oxygen saturation in Arterial blood": ("oxygen saturation", "SpO2"),
+    "Oxygen saturation in Arterial blood": ("oxygen saturation", "O2 saturation"),
     "Bilirubin.total [Mass/volume] in Serum or Plasma": ("total bilirubin",),
     "Blood Pressure": ("blood pressure", "BP"),
 }
@@ -64,7 +64,6 @@ TESTS: dict[str, tuple[str, ...]] = {
 PROBLEMS: dict[str, tuple[str, ...]] = {
     "Hypertension": ("hypertension", "high blood pressure", "HTN"),
     "Diabetes": ("diabetes", "diabetes mellitus"),
-    "Hyperlipidemia": ("hyperlipidemia", "high cholesterol"),
     "Anemia (disorder)": ("anemia",),
     "Coronary Heart Disease": ("coronary heart disease", "CHD"),
     "Body mass index 30+ - obesity (finding)": ("obesity",),
@@ -97,9 +96,7 @@ BRANDS: dict[str, tuple[str, ...]] = {
     "furosemide": ("Lasix",),
     "carvedilol": ("Coreg",),
     "donepezil": ("Aricept",),
-    "metformin": ("Glucophage",),
     "loratadine": ("Claritin",),
-    "warfarin": ("Coumadin",),
 }
 
 OWN_NAMES = ("Hep", "New", "York", "Td", "Tdap", "Hib")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.claims.charts import day_of, text_of
 from tests.claims.generate import PARAPHRASE, Case, Suite, make_suite, shown_keys
 from tests.claims.measure import Judged, render, run_suite, tabulate, wilson
 from tests.claims.notecharts import note_of
@@ -124,6 +125,20 @@ def test_an_illness_is_not_moved_to_a_day_on_which_it_lasted(suite: Suite) -> No
         source = suite.charts[case.chart].resources[case.cites[0]]
         begun, ended = source["onsetDateTime"][:10], source["abatementDateTime"][:10]
         assert not begun < case.said["date"] <= ended, case
+
+
+def test_what_is_said_of_the_whole_record_has_one_value_a_day(suite: Suite) -> None:
+    for case in suite.cases:
+        if case.kind not in ("latest", "first", "extreme", "no_other"):
+            continue
+        chart = suite.charts[case.chart]
+        same_day = [
+            reference
+            for reference, resource in chart.of_type("Observation")
+            if text_of(resource["code"]) == case.said["name"]
+            and day_of(resource["effectiveDateTime"]) == day_of(case.said["date"])
+        ]
+        assert len(same_day) == 1, case
 
 
 def test_no_sentence_is_both_true_and_planted_for_the_same_sources(suite: Suite) -> None:

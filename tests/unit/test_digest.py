@@ -16,12 +16,12 @@ from fixtures.answers import change_numbers, copy_lines
 from fixtures.facts import A1C, CANARY, GOUT, SODIUM, fact, record
 from service.context.choose import choose_facts
 from service.context.chosen import Context, Label
-from service.context.digests import Digest, Told, digest_tokens
+from service.context.digests import SHARE, Digest, Told, digest_tokens
 from service.context.manifest import CARRIED, LOST, NO_ROOM
 from service.context.render import requests_for, whole_chat
 from service.context.templates import open_library
 from service.context.windows import cut_windows
-from service.digest import AREA, IN_FLIGHT, MAX_CLAIMS, MAX_DEPTH, SHARE, Digester
+from service.digest import AREA, IN_FLIGHT, MAX_CLAIMS, MAX_DEPTH, Digester
 from service.engine.prompt import Completion, Message, Prompt, Usage
 from service.engine.scripted import (
     SCRIPTED_PROFILE,

@@ -59,7 +59,7 @@ def test_what_a_digest_tells_is_carried_and_what_a_failed_one_lost_is_named() ->
 def test_the_reason_of_what_is_left_out_says_which_digest_tells_it() -> None:
     from service.context.manifest import left_out
 
-    found = left_out(record([GOUT, A1C, APPENDECTOMY]), (), {GOUT.id}, {A1C.id}, HISTORY)
+    found = left_out(record([GOUT, A1C, APPENDECTOMY]), (), {GOUT.id}, {A1C.id}, (), HISTORY)
     assert [(item.kind, item.reason) for item in found] == [
         ("problem", CARRIED),
         ("procedure", NO_ROOM),

@@ -150,3 +150,24 @@ def test_order_within_a_block_is_by_update_time_then_id_whatever_was_chosen() ->
     assert [line.facts[0].name for line in block.lines] == [f"Problem {n}" for n in (3, 2, 1, 0)]
     (part,) = layout.blocks(facts[1:3])
     assert [line for line in block.lines if line in part.lines] == list(part.lines)
+
+
+def test_activities_stand_under_the_name_of_their_plan_and_do_not_repeat_it() -> None:
+    def activity(name: str, plan: str) -> Fact:
+        details = (("plan", plan),)
+        text = f"{name}: care plan activity, in progress" + (f"; plan: {plan}" if plan else "")
+        return fact(text, Kind.PLAN, f"CarePlan/{name}", details=details if plan else ())
+
+    plans = [("a diet", "Diabetes plan"), ("b walks", "Diabetes plan"), ("c rest", "Terminal care")]
+    goals = fact("Goals: care plan", Kind.PLAN, "CarePlan/d")
+    chart = record([*(activity(*one) for one in plans), goals])
+    (block,) = Layout(chart, HISTORY).blocks(chart.facts)
+    assert [line.text for line in block.lines] == [
+        "## Diabetes plan, activities of this care plan:",
+        "a diet: in progress",
+        "b walks: in progress",
+        "## Terminal care, activities of this care plan:",
+        "c rest: in progress",
+        "## Other:",
+        "Goals: care plan",
+    ]

@@ -24,8 +24,8 @@ def trends(*resources: dict[str, Any], most: int = 8) -> list[str]:
 
 def test_a_course_is_told_by_its_first_last_lowest_and_highest_value() -> None:
     assert trends(*course("Urate", "7.0", "5.10", "9.2", "8.0")) == [
-        "[K1] Urate: 4 values; first 7.0 mmol/L on 01-Jan-2020; last 8.0 mmol/L on 01-Apr-2020; "
-        "lowest 5.10 mmol/L on 01-Feb-2020; highest 9.2 mmol/L on 01-Mar-2020"
+        "[K1] Urate (mmol/L): 4 values; first 7.0 on 01-Jan-2020; last 8.0 on 01-Apr-2020; "
+        "lowest 5.10 on 01-Feb-2020; highest 9.2 on 01-Mar-2020"
     ]
 
 
@@ -38,7 +38,7 @@ def test_a_line_rests_on_the_values_that_it_names() -> None:
 def test_flags_and_a_status_other_than_final_are_said() -> None:
     values = course("Urate", "7", "5", "9")
     values[2] |= {"interpretation": flag("H"), "status": "preliminary"}
-    assert "last 9 mmol/L (preliminary, H) on 01-Mar-2020" in trends(*values)[0]
+    assert "last 9 (preliminary, H) on 01-Mar-2020" in trends(*values)[0]
 
 
 def test_two_values_text_and_other_persons_are_no_trend() -> None:
@@ -65,8 +65,8 @@ def test_flagged_courses_come_before_large_ones_and_large_ones_before_flat_ones(
     def told(most: int) -> set[str]:
         return {line.split(" ")[1] for line in trends(*flat, *large, *flagged, *zero, most=most)}
 
-    assert told(1) == {"Flagged:"}
-    assert told(2) == {"Flagged:", "Large:"}
+    assert told(1) == {"Flagged"}
+    assert told(2) == {"Flagged", "Large"}
     assert told(-1) == told(0) == set()
     assert [line[:4] for line in trends(*flat, *large, *flagged)] == ["[K1]", "[K2]", "[K3]"]
 
@@ -75,4 +75,4 @@ def test_two_sites_are_two_courses_and_named() -> None:
     lines = trends(
         *course("PSA", "1", "2", "3"), *course("Glucose", "1", "2", "3", bodySite=named("left arm"))
     )
-    assert [line.split(":")[0] for line in lines] == ["[K1] Glucose (left arm)", "[K2] PSA"]
+    assert [line.split(":")[0] for line in lines] == ["[K1] Glucose (mmol/L; left arm)", "[K2] PSA (mmol/L)"]

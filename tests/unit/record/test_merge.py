@@ -292,3 +292,16 @@ def test_a_merged_fact_is_required_once_and_all_its_sources_are_given() -> None:
     given = {v.reference for v in given_versions(summary)}
     assert {f"Condition/c{n}" for n in range(3)} <= given
     assert {f"MedicationRequest/r{day[:4]}" for day in DAYS} <= given
+
+
+def test_whoever_ordered_it_is_named() -> None:
+    first, second = ({**order, "requester": {"display": name}} for order, name in zip(
+        repeated("MedicationRequest", "authoredOn", **ORDER)[:2], ("Dr. Leffler", "Dr. Kuhic"), strict=True
+    ))  # fmt: skip
+    (told,) = facts_of(first, second)
+    assert {name for name in ("Dr. Leffler", "Dr. Kuhic") if name in told.author} == {
+        "Dr. Leffler",
+        "Dr. Kuhic",
+    }
+    (same,) = facts_of(first, {**second, "requester": {"display": "Dr. Leffler"}})
+    assert same.author == "Dr. Leffler"
