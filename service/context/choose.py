@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from service.context.chosen import Block, Context, Label, Line, Section
 from service.context.digests import SHARE as DIGEST_SHARE
@@ -36,7 +36,7 @@ PROSE_CHARACTERS_PER_TOKEN = 4
 """About what a tokenizer packs of English prose: turns the notes' share into characters."""
 TASK_SHARE = 0.12
 """Of the budget, kept for the task and its focus: the evidence before them is the same for every task."""
-WASTE = 0.1
+WASTE = 0.04
 """Of the budget: when whole steps leave more than this free, the next step is taken in part."""
 BOOST = 4
 """Quarters: how much newer than it is a day counts on which something was flagged, or that is of the stay."""
@@ -268,9 +268,22 @@ def _as_many_as_fit(
     chosen = taken(whole)
     if whole == len(steps) or left(chosen) <= WASTE * chooser.budget:
         return (*needed, *chosen)
-    rest = steps[whole]
-    part = _most(len(rest) - 1, lambda n: left([*chosen, *rest[:n]]) >= 0)
-    return (*needed, *chosen, *rest[:part])
+    rest = _units(steps[whole])
+
+    def begun(n: int) -> list[Fact]:
+        return [fact for unit in rest[:n] for fact in unit]
+
+    part = _most(len(rest) - 1, lambda n: left([*chosen, *begun(n)]) >= 0)
+    return (*needed, *chosen, *begun(part))
+
+
+def _units(step: Sequence[Fact]) -> list[list[Fact]]:
+    """Part a step where it may be parted: never within a day of results, whose row would have holes."""
+    units: dict[Any, list[Fact]] = {}
+    for fact in step:
+        is_cell = fact.kind in (Kind.RESULT, Kind.VITAL) and fact.when is not None
+        units.setdefault(_day(fact) if is_cell else fact.id, []).append(fact)
+    return list(units.values())
 
 
 def _within(chooser: _Chooser, needed: Sequence[Fact], chosen: tuple[Fact, ...]) -> tuple[Fact, ...]:

@@ -80,11 +80,11 @@ def manifest_of(context: Context) -> list[str]:
 
 
 def describe_left_out(item: LeftOut, held: int = 0) -> str:
-    """Return for example `Results: 812 of 900, 04-May-2009 to 11-Nov-2026 (did not fit)`.
+    """Return for example `Results: 812 of 900, 2009 to 2026 (did not fit)`.
 
-    `held` is how many of the kind the record holds; 0 leaves it unsaid.
+    `held` is how many of the kind the record holds; 0 leaves it unsaid. Years are enough for a model.
     """
-    ends = [day for day in dict.fromkeys((item.earliest, item.latest)) if day]
+    ends = [year for year in dict.fromkeys((item.earliest[-4:], item.latest[-4:])) if year]
     period = f", {' to '.join(ends)}" if ends else ""
     reason = f" ({item.reason})" if item.reason else ""
     return f"{item.title}: {item.count}{f' of {held}' if held else ''}{period}{reason}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from service.context.chosen import Label, Line
 from service.context.pivot import Column, Tables, bare, in_order, is_abnormal
 from service.record.dates import on_day
-from service.record.facts import Fact
+from service.record.facts import Fact, Precision, When
 
 FEWEST = 3
 """Two values are no trend."""
@@ -57,13 +58,25 @@ def _value(fact: Fact) -> Decimal:
 def _line(number: int, column: Column, values: Sequence[Fact], tables: Tables) -> Line:
     low, high = min(values, key=_value), max(values, key=_value)
     ends = (("first", values[0]), ("last", values[-1]), ("lowest", low), ("highest", high))
-    text = f"{tables.head(column)}: {len(values)} values; " + "; ".join(
-        f"{word} {_point(fact, column)}" for word, fact in ends
-    )
-    return Line(text, Label(f"K{number}"), tuple(dict.fromkeys((values[0], low, high, values[-1]))))
+    words: dict[Fact, list[str]] = {}
+    for word, fact in ends:
+        words.setdefault(fact, []).append(word)
+    told = (f"{' and '.join(said)} {_point(fact, column)}" for fact, said in words.items())
+    text = f"{tables.head(column)}: {len(values)} values; {'; '.join(told)}"
+    return Line(text, Label(f"K{number}"), tuple(words))
 
 
 def _point(fact: Fact, column: Column) -> str:
     status = [] if fact.recorded_status == "final" else [fact.recorded_status or fact.status.value]
     said = ", ".join([*status, *fact.flags])
-    return " ".join(p for p in (bare(fact, column), f"({said})" if said else "", on_day(fact.when)) if p)
+    return " ".join(p for p in (bare(fact, column), f"({said})" if said else "", _month(fact)) if p)
+
+
+def _month(fact: Fact) -> str:
+    """Return `in May-2019`: enough for a course; the table and the fact itself have the day."""
+    when = fact.when
+    return on_day(replace(when, precision=Precision.MONTH) if _is_to_the_day(when) else when) if when else ""
+
+
+def _is_to_the_day(when: When) -> bool:
+    return when.precision in (Precision.DAY, Precision.TIME)

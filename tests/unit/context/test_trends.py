@@ -24,8 +24,8 @@ def trends(*resources: dict[str, Any], most: int = 8) -> list[str]:
 
 def test_a_course_is_told_by_its_first_last_lowest_and_highest_value() -> None:
     assert trends(*course("Urate", "7.0", "5.10", "9.2", "8.0")) == [
-        "[K1] Urate (mmol/L): 4 values; first 7.0 on 01-Jan-2020; last 8.0 on 01-Apr-2020; "
-        "lowest 5.10 on 01-Feb-2020; highest 9.2 on 01-Mar-2020"
+        "[K1] Urate (mmol/L): 4 values; first 7.0 in Jan-2020; last 8.0 in Apr-2020; "
+        "lowest 5.10 in Feb-2020; highest 9.2 in Mar-2020"
     ]
 
 
@@ -38,7 +38,7 @@ def test_a_line_rests_on_the_values_that_it_names() -> None:
 def test_flags_and_a_status_other_than_final_are_said() -> None:
     values = course("Urate", "7", "5", "9")
     values[2] |= {"interpretation": flag("H"), "status": "preliminary"}
-    assert "last 9 (preliminary, H) on 01-Mar-2020" in trends(*values)[0]
+    assert "last and highest 9 (preliminary, H) in Mar-2020" in trends(*values)[0]
 
 
 def test_two_values_text_and_other_persons_are_no_trend() -> None:
