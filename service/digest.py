@@ -72,7 +72,14 @@ class Digester:
         """
         if self.most < 1:
             return ()
-        windows = cut_windows(record, {fact.id for fact in shown.facts.values()}, self._room)[-self.most :]
+        seen = {fact.id for fact in shown.facts.values()}
+        windows = cut_windows(record, seen, self._room)[-self.most :]
+        if self._profile.mode == "guided":
+            # Asked fact by fact, such a model needs no surroundings: what is shown anyway is not asked again.
+            windows = tuple(
+                replace(one, facts=tuple(fact for fact in one.facts if fact.id not in seen))
+                for one in windows
+            )
         digests = await self._together([partial(self._window, record, one, count) for one in windows])
         return await self._folded(record, digests, count, depth=1)
 
