@@ -448,7 +448,7 @@ def verify_completions(
     earlier: Earlier | None = None,
 ) -> Summary:
     """Check every claim of every answer against the record, and complete what is missing."""
-    checker = Checker(context)
+    checker = Checker(context, record)
     claims = [
         checker.check(draft)
         for request, completion in zip(requests, completions, strict=True)

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from service.context.chosen import Context
+from service.grounding.derive import Whole, computed
 from service.grounding.summary import Claim, DraftClaim, Origin, Verdict
+from service.grounding.wording import lexicon, plain_name, said_plainly
 from service.grounding.words import (
     PLAIN_WORDS,
     RELATIVE_DATE,
@@ -26,8 +28,9 @@ from service.grounding.words import (
     units_of,
     words_of,
 )
+from service.record.copies import sense_of
 from service.record.dates import show_day
-from service.record.facts import Fact, FactId, Kind, Status
+from service.record.facts import Fact, FactId, Kind, PatientRecord, Status
 
 MAX_CHARACTERS = 600
 
@@ -58,6 +61,11 @@ OBSERVED = frozenset({Kind.RESULT, Kind.VITAL, Kind.SOCIAL})
 _TIMES_TOLD = frozenset({"first", "latest"})
 """How a line dates its further sources: `recorded 3 times, latest …`; since then is not since that day."""
 
+_PRESSURE = re.compile(
+    r"(?<![\d./])(\d{2,3}(?:\.\d+)?)\s?/\s?(\d{2,3}(?:\.\d+)?)(?![\d/])(?:\s?mm\s?\[?hg\]?)", re.IGNORECASE
+)
+_START_WORDS = frozenset("began onset since started admitted admission".split())
+_END_WORDS = frozenset("resolved ended until abated discharged".split())
 _QUOTATION_MARKS = frozenset("\"'“”„«»‘’`")
 _MARK = f"[{re.escape(''.join(sorted(_QUOTATION_MARKS)))}]"
 _ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
@@ -82,13 +90,19 @@ class Source:
     @cached_property
     def words(self) -> frozenset[str]:
         """Every word that this fact can account for: its line, its name, and the displays of its codes."""
-        named = words_of(" ".join((self.fact.name, *(code.display for code in self.fact.codes))))
+        codes = (code.display for code in self.fact.codes)
+        named = words_of(" ".join((self.fact.name, self.fact.certainty, *codes)))
         return frozenset(self.sentence.words) | frozenset(named)
 
     @cached_property
     def name_words(self) -> frozenset[str]:
-        """The content words of the name, without what stands in brackets; a sentence must hold them all."""
-        return content(take_apart(_ASIDE.sub(" ", self.fact.name), self.units).words)
+        """The content words of the name that a sentence must hold: no brackets, specimens, dose forms."""
+        told = content(take_apart(_ASIDE.sub(" ", self.fact.name), self.units).words)
+        if self.fact.kind is Kind.MEDICATION:
+            return (told - lexicon().forms) or told
+        if self.fact.kind in OBSERVED:
+            return content(words_of(plain_name(self.fact.name))) or told
+        return told
 
     @cached_property
     def beside(self) -> Source:
@@ -96,6 +110,12 @@ class Source:
         if self.fact.span is None:
             return self
         return Source(replace(self.fact, text=self.fact.text.rpartition(self.fact.value or " ")[0]))
+
+    @cached_property
+    def is_pressure(self) -> bool:
+        """True for a blood pressure with both its parts in mm[Hg]."""
+        parts = dict(self.fact.details)
+        return all(parts.get(part, "").endswith(" mm[Hg]") for part in ("systolic", "diastolic"))
 
     @cached_property
     def has_components(self) -> bool:
@@ -145,8 +165,10 @@ def content(words: Iterable[str]) -> frozenset[str]:
 class Judge:
     """Judges sentences about one patient against facts; takes each fact apart once."""
 
-    def __init__(self, gender: str) -> None:
+    def __init__(self, gender: str, record: PatientRecord | None = None) -> None:
+        """Without the whole `record`, nothing that is said of all of it is supported."""
         self._gender = gender
+        self._whole = Whole(record) if record is not None else None
         self._sources: dict[FactId, Source] = {}
 
     @property
@@ -183,7 +205,8 @@ class Judge:
         """Return the worst verdict on a sentence that cites these facts, and every reason for it."""
         if not facts:
             return Verdict.UNSUPPORTED, ("cites_nothing",)
-        findings = list(judge(text, [self.source(fact) for fact in facts], self._gender))
+        text, findings = computed(text, facts, self._whole) if self._whole else (text, [])
+        findings += judge(text, [self.source(fact) for fact in facts], self._gender)
         if not findings:
             return Verdict.SUPPORTED, ()
         worst = min((verdict for verdict, _ in findings), key=_SEVERITY.index)
@@ -193,9 +216,9 @@ class Judge:
 class Checker:
     """Checks the claims of one draft against one Context."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, record: PatientRecord | None = None) -> None:
         self._context = context
-        self._judge = Judge(context.identity.gender)
+        self._judge = Judge(context.identity.gender, record)
         self._seen: set[str] = set()
 
     @property
@@ -261,7 +284,10 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
         return
     if RELATIVE_DATE.search(text):
         yield Verdict.UNSUPPORTED, "relative_date"
-    sentence = take_apart(text, frozenset().union(*(source.units for source in sources)))
+    units = frozenset().union(*(source.units for source in sources))
+    yield from _ends(take_apart(text, units), sources)
+    plain = _plainly(text, sources, units)
+    sentence = take_apart(plain, units)
     yield from _pieces(sentence, sources)
     yield from _days(sentence, sources)
     yield from _words(sentence, sources, gender)
@@ -269,10 +295,44 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
     yield from _quotations(text, sources)
     for source in sources:
         said = set(sentence.words)
-        if not source.name_words <= said:
+        if source.fact.span is None and not source.name_words <= said:
             yield Verdict.UNSUPPORTED, f"does_not_name:{source.fact.kind}"
         if source.fact.person.role != "patient" and not content(words_of(source.fact.person.text)) & said:
             yield Verdict.CONTRADICTED, "another_person"
+
+
+def _plainly(text: str, sources: Sequence[Source], units: frozenset[str]) -> str:
+    """Return a sentence in the record's words; what it quotes of a note stands last, as it was written."""
+    kinds = [source.fact.kind for source in sources if source.fact.kind is not Kind.PATIENT]
+    quoted = ""
+    for source in sorted(sources, key=lambda source: -len(source.fact.value)):
+        if source.fact.span is None:
+            continue
+        left = without_quotation(text, source.fact.value)
+        if left is not None:
+            text, quoted = left, f"{quoted} “{source.fact.value}”"
+    text = _PRESSURE.sub(_parts_of, text) if any(source.is_pressure for source in sources) else text
+    recorded = {s.fact.quantity.unit.casefold() for s in sources if s.fact.quantity is not None}
+    return said_plainly(text, kinds, units | recorded, (s.fact.name for s in sources)) + quoted
+
+
+def _parts_of(match: re.Match[str]) -> str:
+    """Read `127/80 mmHg` as a record says it: each part by its name and with its unit."""
+    return f"systolic {match[1]} mm[Hg], diastolic {match[2]} mm[Hg]"
+
+
+def _ends(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
+    """A day that is told as a beginning or an end is the beginning or the end of what is cited."""
+    for fact in (source.fact for source in sources):
+        if fact.when is None or fact.until is None:
+            continue
+        start, end = (take_apart(show_day(when)).dates[0] for when in (fact.when, fact.until))
+        for piece in sentence.pieces:
+            begins, ends = bool(piece.window & _START_WORDS), bool(piece.window & _END_WORDS)
+            if begins == ends or not isinstance(piece.token, DateToken):
+                continue
+            if not piece.token.within(start if begins else end):
+                yield Verdict.UNSUPPORTED, "date_of_something_else"
 
 
 def _quotations(text: str, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
@@ -290,6 +350,7 @@ def _quotations(text: str, sources: Sequence[Source]) -> Iterator[tuple[Verdict,
         if left is None:
             yield Verdict.NOT_CHECKED, "not_a_quotation"
         beside = left if left is not None else beside
+    beside = said_plainly(beside, (source.fact.kind for source in sources), ())
     rest = take_apart(beside, frozenset().union(*(source.units for source in sources)))
     for fact in quoted:
         yield from _place_in_the_note(rest, fact)
@@ -323,7 +384,7 @@ def _beside(rest: Sentence, frames: Sequence[Source]) -> Iterator[tuple[Verdict,
 
 
 def _place_in_the_note(rest: Sentence, fact: Fact) -> Iterator[tuple[Verdict, str]]:
-    section = content(words_of(fact.category))
+    section = content(words_of(fact.category)) if sense_of(fact.category) else frozenset()
     if not section <= set(rest.words):  # `Stopped:` above a drug says what the line itself does not
         yield Verdict.NOT_CHECKED, "section_of_the_note_missing"
     own = take_apart(show_day(fact.when)).dates if fact.when else ()

@@ -48,7 +48,7 @@ def judge_claims(record: PatientRecord, claims: Iterable[CitedClaim]) -> Iterato
     for fact in record.facts:
         for source in fact.sources:
             facts[source.reference].append(fact)
-    judge = Judge(record.identity.gender)
+    judge = Judge(record.identity.gender, record)
     for claim in claims:
         yield _judged(claim, [facts.get(_plain(cite), []) for cite in claim.cites], judge)
 

@@ -5,6 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _DETAILS = {
+    "a_newer_one_is_recorded": "The record holds a newer one than the cited entry.",
+    "age_is_another": "The age at that time is another one.",
+    "age_not_computable": "The age cannot be computed: a date is missing or not to the day.",
+    "an_older_one_is_recorded": "The record holds an older one than the cited entry.",
+    "another_of_the_same_time": "The record holds another one of the same time.",
+    "another_value_is_further_out": "The record holds a value that is further out.",
+    "duration_is_another": "It lasted for another time.",
+    "duration_not_computable": "How long it lasted cannot be computed: a date is missing or not to the day.",
+    "others_are_recorded": "The record holds further ones.",
+    "record_not_read_whole": "It speaks of the whole record, which was not read whole.",
+    "undated_values": "It speaks of time, and a value of the record has no date.",
+    "values_that_do_not_compare": "It compares values that are not all plain numbers in one unit.",
     "another_person": "It is about another person than the cited entry.",
     "certainty_lost": "The entry is recorded as not certain, and the sentence does not say so.",
     "cites_nothing": "It cites no entry of the record that it speaks of.",

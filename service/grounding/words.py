@@ -22,9 +22,10 @@ _DATE = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _NUMBER = re.compile(
-    r"(?P<comparator>[<>≤≥]=?|~)?\s?(?P<number>(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)"
+    r"(?P<comparator>[<>≤≥]=?|~)?\s?(?P<number>(?<![\w.])(?<![^\W\d_]-)[+-]?\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)"
 )
 _WORD = re.compile(r"[^\W\d_][\w%\[\]{}/^.'*µ-]*|[%‰]|\d+[^\W\d_]\w*", re.UNICODE)
+_ANNOTATION = re.compile(r"\{[^{}]*\}")
 _YEAR = re.compile(r"(?:18|19|20|21)\d\d")
 
 _AFTER_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?\s?([^\s,;()\d–-][^\s,;()]*)")
@@ -38,7 +39,8 @@ PLAIN_WORDS = frozenset(
 `history` and `reported` are not among them, because each changes what a sentence says."""
 
 RELATIVE_DATE = re.compile(
-    r"\b(today|yesterday|tomorrow|tonight|ago|recently|day\s+\d+|(?:last|this|next|past|previous)\s+"
+    r"\b(today|yesterday|tomorrow|tonight|ago|(?<!most )recently|day\s+\d+|"
+    r"(?:last|this|next|past|previous)\s+"
     r"(?:day|night|week|month|year|monday|tuesday|wednesday|thursday|friday|saturday|sunday)s?)\b",
     re.IGNORECASE,
 )
@@ -120,7 +122,7 @@ def take_apart(text: str, units: frozenset[str] = frozenset()) -> Sentence:
 
 def fold(word: str) -> str:
     """Fold a word for comparison: lower case, trailing punctuation and a plural s removed."""
-    word = word.casefold().strip(".'*-/")
+    word = word.casefold().strip(".'*-/").removesuffix("'s")
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         return word[:-1]
     return word
@@ -162,7 +164,11 @@ def _unit_after(text: str, end: int, units: frozenset[str]) -> tuple[str, int] |
     if match is None:
         return None
     unit = match.group(1).rstrip(".")
-    return (unit.casefold(), match.start(1) + len(unit)) if unit.casefold() in units else None
+    if unit.casefold() not in units:
+        return None
+    # UCUM annotates what has no unit: `3 {score}` is a plain 3.
+    said = "" if _ANNOTATION.fullmatch(unit) else unit.casefold()
+    return said, match.start(1) + len(unit)
 
 
 def _date(match: re.Match[str]) -> DateToken | None:

@@ -128,7 +128,7 @@ class _Reader:
     def _written(self, text: str, passage: Passage) -> _Written:
         sense = self._senses.get(passage.section)
         if sense is None:
-            sense = self._senses[passage.section] = _sense(passage.section)
+            sense = self._senses[passage.section] = sense_of(passage.section)
         said = _said(text[passage.start : passage.end])
         long = len(said) >= _LEAST_CHARACTERS and said.count(" ") >= _LEAST_WORDS - 1
         return _Written(passage, self._keys.setdefault((sense, said), len(self._keys)), long)
@@ -191,7 +191,7 @@ def _said(written: str) -> str:
     return said[bullet.end() :] if bullet and bullet.end() < len(said) else said
 
 
-def _sense(section: str) -> str:
+def sense_of(section: str) -> str:
     """Return what a heading adds to the words below it; the whole of one that is no section's name."""
     if not section:
         return ""

@@ -28,6 +28,7 @@ def passage(value: str, on: str | None = "2024-05-01", section: str = "Assessmen
 
 DENIES = passage("Patient denies chest pain; no fever, cough since 28-Apr-2024 (2 days).")
 PAIN = passage("Pain 3/10, no fever, was 8/10.")
+FAMILY = passage("Colon cancer at 50.", section="Family History")
 FRAME = "Progress note of 01-May-2024, Assessment: "
 
 
@@ -45,6 +46,9 @@ def faults(text: str, *facts: Fact) -> list[str]:
         (f"{FRAME}“{DENIES.value.upper()}”", [DENIES]),
         (f"“{DENIES.value}” (Progress note, Assessment, 01-May-2024)", [DENIES]),
         (f"Assessment of 2024-05-01: “{DENIES.value}” in the progress note.", [DENIES]),
+        (f"01-May-2024: “{DENIES.value}”", [DENIES]),
+        (f"The clinician wrote on May 1, 2024: “{DENIES.value}”", [DENIES]),
+        (f"The note of 01-May-2024, Family History, states: “{FAMILY.value}”", [FAMILY]),
         (passage("Stable.", section="").text, [passage("Stable.", section="")]),
         (passage("No fever", section="").text, [passage("No fever", section="")]),
     ],
@@ -70,9 +74,8 @@ REFUSED: list[tuple[str, Fact, str]] = [
     (f"Progress note of 04-May-2024, Assessment: “{DENIES.value}”", DENIES, "day_of_the_note_missing"),
     (f"Progress note of May-2024, Assessment: “{DENIES.value}”", DENIES, "day_of_the_note_missing"),
     (f"Progress note, Assessment: “{DENIES.value}”", DENIES, "day_of_the_note_missing"),
-    (f"Progress note of 01-May-2024: “{DENIES.value}”", DENIES, "section_of_the_note_missing"),
-    (f"Progress note of 01-May-2024, Plan: “{DENIES.value}”", DENIES, "section_of_the_note_missing"),
-    (f"01-May-2024, Assessment: “{DENIES.value}”", DENIES, "does_not_name:note"),
+    (f"Progress note of 01-May-2024: “{FAMILY.value}”", FAMILY, "section_of_the_note_missing"),
+    (f"Progress note of 01-May-2024, Plan: “{DENIES.value}”", DENIES, "words_beside_the_quotation"),
     (passage("No fever today.").text, passage("No fever today."), "relative_date"),
     (passage("Fever began 3 days ago.").text, passage("Fever began 3 days ago."), "relative_date"),
     (passage("Denies pain", on=None).text, passage("Denies pain", on=None), "day_of_the_note_missing"),
