@@ -346,7 +346,7 @@ def _assemble(settings: Settings, path: Path, patient: str | None) -> tuple[Pati
     read_at = utc_now()
     resources = list(resources_of(_read_json(path, "Give a FHIR Bundle, a resource, or a list.")))
     texts = read_texts(resources, {}, TextReader())
-    return assemble_record(resources, patient, policy=policy(settings), texts=texts), read_at
+    return assemble_record(resources, patient, policy=policy(settings), texts=texts, read_at=read_at), read_at
 
 
 def _read_json(path: Path, advice: str) -> Any:

@@ -210,6 +210,7 @@ class Summarizer:
             binaries=pull.binaries,
             texts=texts,
             base_url=self._ehr.base_url,
+            read_at=pull.read_at,
         )
 
     def _inputs(

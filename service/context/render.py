@@ -22,6 +22,7 @@ from service.record.dates import parse_when, show_day
 from service.record.facts import Fact
 
 _LABEL = re.compile(r"\[([A-Z](?:\d+|@[\w-]+))\]")
+_TURN = re.compile(r"\[(/?(?:INST|SYS|ASSISTANT|USER|SYSTEM)[^\]\[]{0,8})\]", re.IGNORECASE)
 _CONTROL_TOKEN = re.compile(r"<(\|?/?[A-Za-z_]+\d*\|?)>")
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 400}
 # One fixed maxLength everywhere: each distinct one costs seconds of grammar compilation, once.
@@ -49,6 +50,7 @@ def line_of(label: Label, fact: Fact) -> str:
 def defused(text: str) -> str:
     """Return text of the record in which nothing looks like a label of ours or a control token."""
     text = _LABEL.sub(r"(\1)", " ".join(text.split()))
+    text = _TURN.sub(r"(\1)", text)
     return _CONTROL_TOKEN.sub(r"‹\1›", text).replace("<|", "‹|")
 
 

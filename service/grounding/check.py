@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from unicodedata import normalize
 
 from service.context.chosen import Context
 from service.grounding.derive import Whole, computed
@@ -64,8 +65,11 @@ _TIMES_TOLD = frozenset({"first", "latest"})
 _PRESSURE = re.compile(
     r"(?<![\d./])(\d{2,3}(?:\.\d+)?)\s?/\s?(\d{2,3}(?:\.\d+)?)(?![\d/])(?:\s?mm\s?\[?hg\]?)", re.IGNORECASE
 )
-_START_WORDS = frozenset("began onset since started admitted admission".split())
-_END_WORDS = frozenset("resolved ended until abated discharged".split())
+_START_WORDS = frozenset("began onset since started admitted admission from".split())
+_END_WORDS = frozenset("resolved ended until abated discharged to".split())
+_AS_NEEDED = frozenset(("needed", "prn"))
+_PUNCTUATION = frozenset("–—“”„«»‘’…·•°µ≤≥×")
+_SIGN_BEFORE_NUMBER = re.compile(r"(?<![\w)\]])[–—?!=^|&~]\s?(?=\d)")
 _QUOTATION_MARKS = frozenset("\"'“”„«»‘’`")
 _MARK = f"[{re.escape(''.join(sorted(_QUOTATION_MARKS)))}]"
 _ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
@@ -110,6 +114,11 @@ class Source:
         if self.fact.span is None:
             return self
         return Source(replace(self.fact, text=self.fact.text.rpartition(self.fact.value or " ")[0]))
+
+    @cached_property
+    def own_words(self) -> frozenset[str]:
+        """The words of the fact's line, without the mark that it is about another person."""
+        return frozenset(words_of(self.fact.text.replace(", not the patient:", ":", 1)))
 
     @cached_property
     def is_pressure(self) -> bool:
@@ -287,6 +296,8 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
     units = frozenset().union(*(source.units for source in sources))
     yield from _ends(take_apart(text, units), sources)
     plain = _plainly(text, sources, units)
+    if _odd_signs(plain, sources):
+        yield Verdict.UNSUPPORTED, "sign_not_in_source"
     sentence = take_apart(plain, units)
     yield from _pieces(sentence, sources)
     yield from _days(sentence, sources)
@@ -301,6 +312,25 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
             yield Verdict.CONTRADICTED, "another_person"
 
 
+def _odd_signs(text: str, sources: Sequence[Source]) -> set[str]:
+    """Return characters that no source has and that are not plain writing: signs can say `not` or `minus`.
+
+    Letters and digits in other shapes (circled, fullwidth, combined with overlays) count as signs.
+    """
+    known = {character for source in sources for character in source.fact.text}
+    odd = {c for c in text if c not in known and not c.isspace() and not _is_plain(c)}
+    told = {match.group() for match in _SIGN_BEFORE_NUMBER.finditer(text)}
+    return odd | {sign for sign in told if not any(sign in source.fact.text for source in sources)}
+
+
+def _is_plain(character: str) -> bool:
+    if character.isascii():
+        return character.isprintable()
+    if character in _PUNCTUATION:
+        return True
+    return character.isalnum() and normalize("NFKC", character) == character
+
+
 def _plainly(text: str, sources: Sequence[Source], units: frozenset[str]) -> str:
     """Return a sentence in the record's words; what it quotes of a note stands last, as it was written."""
     kinds = [source.fact.kind for source in sources if source.fact.kind is not Kind.PATIENT]
@@ -313,7 +343,8 @@ def _plainly(text: str, sources: Sequence[Source], units: frozenset[str]) -> str
             text, quoted = left, f"{quoted} “{source.fact.value}”"
     text = _PRESSURE.sub(_parts_of, text) if any(source.is_pressure for source in sources) else text
     recorded = {s.fact.quantity.unit.casefold() for s in sources if s.fact.quantity is not None}
-    return said_plainly(text, kinds, units | recorded, (s.fact.name for s in sources)) + quoted
+    names, lines = [s.fact.name for s in sources], [s.fact.text for s in sources]
+    return said_plainly(text, kinds, units | recorded, names, lines) + quoted
 
 
 def _parts_of(match: re.Match[str]) -> str:
@@ -486,7 +517,9 @@ def _status(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Ver
             yield Verdict.CONTRADICTED, f"status_lost:{fact.status.value.replace(' ', '_')}"
         if fact.certainty and fact.certainty != "confirmed" and fold(fact.certainty) not in said:
             yield Verdict.CONTRADICTED, "certainty_lost"
-        negated = NEGATIONS & set(source.sentence.words)
+        if fact.kind is Kind.MEDICATION and "needed" in source.sentence.words and not said & _AS_NEEDED:
+            yield Verdict.CONTRADICTED, "as_needed_lost"
+        negated = NEGATIONS & source.own_words
         if negated and not NEGATIONS & said:
             yield Verdict.CONTRADICTED, "negation_lost"
 

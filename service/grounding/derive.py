@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from service.grounding.summary import Verdict
+from service.grounding.words import take_apart
 from service.record.dates import days_between
 from service.record.facts import Fact, Kind, PatientRecord, Precision, Status
 from service.record.identity import age_on
@@ -59,6 +60,8 @@ class _Rule(NamedTuple):
     pattern: re.Pattern[str]
     check: Callable[[Fact, re.Match[str], Whole], Finding | None]
     kinds: frozenset[Kind]
+    stays: bool = False
+    """True where the words are borne out by the cited fact too, and are judged there."""
 
 
 def computed(text: str, facts: Sequence[Fact], whole: Whole) -> tuple[str, list[Finding]]:
@@ -71,6 +74,7 @@ def computed(text: str, facts: Sequence[Fact], whole: Whole) -> tuple[str, list[
     if len(told) != 1:
         return text, findings
     (fact,) = told
+    speaks_of_all = False
     for rule in _RULES:
         match = rule.pattern.search(text) if fact.kind in rule.kinds else None
         if match is None:
@@ -78,9 +82,15 @@ def computed(text: str, facts: Sequence[Fact], whole: Whole) -> tuple[str, list[
         finding = rule.check(fact, match, whole)
         if finding is not None:
             findings.append(finding)
+        if rule.stays:
+            continue
+        speaks_of_all = True
         # What lasted so long is over: the sentence says the status.
         over = Status.RESOLVED.value if rule.check is _has_lasted and fact.status is Status.RESOLVED else ""
         text = f"{text[: match.start()]} {text[match.end() :]} {over}"
+    if fact.kind in _OBSERVED and not speaks_of_all and _IS.search(text) and not take_apart(text).dates:
+        overtaken = _unknown(fact, whole) or next(_beyond(fact, whole, newer=True), None)
+        findings += [overtaken] if overtaken else []  # a value that is, without a day, is the latest
     return text, findings
 
 
@@ -122,6 +132,16 @@ def _is_extreme(fact: Fact, whole: Whole, end: Callable[[list[Decimal]], Decimal
     if fact.quantity is None or fact.quantity.number != end(numbers):
         return Verdict.SUPERSEDED, "another_value_is_further_out"
     return _unknown(fact, whole)
+
+
+def _is_current(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | None:
+    """Say whether a newer entry on the same thing has another status: then it is not so any more."""
+    for other in whole.series(fact):
+        newest = other.until or other.when
+        is_newer = newest is not None and fact.when is not None and newest.earliest > fact.when.latest
+        if is_newer and other.status is not fact.status and other.status in _OVER:
+            return Verdict.SUPERSEDED, "a_newer_status_is_recorded"
+    return None
 
 
 def _is_aged(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | None:
@@ -171,8 +191,13 @@ def _rule(pattern: str, check: Callable[[Fact, re.Match[str], Whole], Finding | 
     return _Rule(re.compile(pattern, re.IGNORECASE), check, frozenset(kinds) or _OBSERVED)
 
 
+_OVER = frozenset({Status.STOPPED, Status.NOT_DONE, Status.CANCELLED, Status.RESOLVED, Status.REFUTED,
+                   Status.INACTIVE, Status.COMPLETED})  # fmt: skip
 _LASTING = (Kind.PROBLEM, Kind.ENCOUNTER)
+_IS = re.compile(r"\b(?:is|are)\b", re.IGNORECASE)
 _RULES = (
+    _Rule(re.compile(r"\b(?:active|current|currently|ongoing|still|continues)\b", re.I), _is_current,
+          frozenset({Kind.MEDICATION, Kind.PROBLEM, Kind.ALLERGY}), stays=True),
     _rule(r"\b(?:as of(?= \S*\d)|most recently|most recent|last recorded|latest|newest|last)\b", _is_latest),
     _rule(r"\b(?:most recently|most recent|last recorded|latest|newest)\b", _is_latest),
     _rule(r"\b(?:first recorded|first measured|first documented at|first measurement of|earliest recorded|"

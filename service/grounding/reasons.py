@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _DETAILS = {
+    "a_newer_status_is_recorded": "A newer entry says that it is not so any more.",
+    "as_needed_lost": "The entry says as needed, and the sentence does not.",
     "a_newer_one_is_recorded": "The record holds a newer one than the cited entry.",
     "age_is_another": "The age at that time is another one.",
     "age_not_computable": "The age cannot be computed: a date is missing or not to the day.",
@@ -36,6 +38,7 @@ _DETAILS = {
     "relative_date": "It tells time from today, which will be wrong when it is read.",
     "said_before": "It repeats an earlier sentence.",
     "section_of_the_note_missing": "It quotes a note without the section that the sentence stands in.",
+    "sign_not_in_source": "It holds a sign or a letter of odd shape that no cited entry has.",
     "status_lost": "The entry has a status that changes its meaning, and the sentence does not say it.",
     "status_not_in_source": "It gives a status that the cited entry does not have.",
     "the_record_says_more": "The record's own line says more and is shown instead.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
@@ -68,10 +68,17 @@ def plain_name(name: str) -> str:
     return " ".join(lexicon().tails.sub(" ", _ASIDE.sub(" ", name)).casefold().split())
 
 
-def said_plainly(text: str, kinds: Iterable[Kind], units: Iterable[str], names: Iterable[str] = ()) -> str:
+def said_plainly(
+    text: str,
+    kinds: Iterable[Kind],
+    units: Iterable[str],
+    names: Iterable[str] = (),
+    lines: Sequence[str] = (),
+) -> str:
     """Return a claim in the record's words, where all it cites is of these kinds and has these units.
 
     `names` are the recorded names of what it cites: another name of the same thing is read as the recorded.
+    `lines` are the recorded lines: a wording that the record uses itself stays as it is.
     """
     words, cited = lexicon(), frozenset(kinds)
     for name in dict.fromkeys(map(plain_name, names)):
@@ -83,7 +90,7 @@ def said_plainly(text: str, kinds: Iterable[Kind], units: Iterable[str], names: 
         if recorded.casefold() in own:
             text = pattern.sub(rf"\1 {recorded}", text)
     for wording in (*words.said, *words.frames):
-        if cited and cited <= wording.kinds:
+        if cited and cited <= wording.kinds and not any(wording.pattern.search(line) for line in lines):
             text = wording.pattern.sub(wording.read, text)
     return text
 

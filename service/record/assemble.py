@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from connectors.fhir.codec import collector_paused
@@ -133,19 +134,21 @@ def assemble_record(
     binaries: Mapping[str, bytes] | None = None,
     texts: Mapping[str, Extracted] | None = None,
     base_url: str = "",
+    read_at: datetime | None = None,
 ) -> PatientRecord:
     """Turn one patient's resources into a record. Never raises, whatever JSON comes in.
 
     Without `patient_id` the first Patient of the input is meant. `texts` holds the texts of attachments
     that are not plain text. `base_url` is the FHIR server that the resources came from: an absolute
-    reference to another server means another resource. The order of the resources changes nothing.
+    reference to another server means another resource. `read_at` (aware) bounds the record's newest time.
+    The order of the resources changes nothing.
 
     The resources are read three times and none is held, so that a `Packed` chart of any size goes through:
     what is there, what may be read, and what it says.
     """
     given: Any = resources if isinstance(resources, Sized) else list(resources)
     with collector_paused(len(given) >= MANY):
-        return _assemble(given, patient_id, gaps, policy, binaries or {}, texts or {}, base_url)
+        return _assemble(given, patient_id, gaps, policy, binaries or {}, texts or {}, base_url, read_at)
 
 
 def _assemble(
@@ -156,11 +159,13 @@ def _assemble(
     binaries: Mapping[str, bytes],
     texts: Mapping[str, Extracted],
     base_url: str,
+    read_at: datetime | None,
 ) -> PatientRecord:
     notes: set[str] = set()
     candidates, skips, patients = _scan(given, notes)
     patient = find_patient(patients, patient_id)
     chart = _chart(candidates, patient, patient_id, base_url, notes)
+    chart.read_at = read_at
     chart.zone, chart.binaries, chart.texts = load_zone(policy.time_zone), binaries, texts
     if policy.time_zone and chart.zone is None:
         notes.add("site: unknown time zone")

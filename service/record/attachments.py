@@ -291,8 +291,11 @@ def _guess(content: bytes) -> str:
 
 
 def tidy(text: str) -> str:
-    """Make `\\n` the only line end, and drop control characters but tabs. Lone surrogates are replaced."""
-    text = _CONTROL.sub("", _LINE_END.sub("\n", text))
+    """Make `\\n` the only line end, and control characters but tabs spaces; lone surrogates are replaced.
+
+    A control character between two digits must not join them: `1<NUL>2 mg` is not 12 mg.
+    """
+    text = _CONTROL.sub(" ", _LINE_END.sub("\n", text))
     if _LONE.search(text):  # halves of a pair that stand side by side, as RTF writes them, become one
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from service.record.dates import parse_when
@@ -16,6 +16,8 @@ from service.record.references import References
 if TYPE_CHECKING:
     from service.record.attachments import Extracted
 
+A_DAY = timedelta(days=1)
+"""By so much a clock or a zone may be out."""
 _PEOPLE = ("Patient", "RelatedPerson", "Person", "Practitioner", "PractitionerRole", "Group")
 _ROLE_WORDS = (
     ("fetus", re.compile(r"\bf(o)?et(us|al)\b", re.IGNORECASE)),
@@ -50,6 +52,8 @@ class Chart:
     binary_reads: dict[str, str] = field(default_factory=dict)
     """Attachment url → SHA-256 (hex) of the content that was read."""
     newest: When | None = None
+    read_at: datetime | None = None
+    """Aware: when the chart was read; nothing that happened can be later. None where it is not known."""
     _dates: dict[str, When | None] = field(default_factory=dict)
 
     def date(self, text: str) -> When | None:
@@ -122,14 +126,18 @@ class Reading:
     def past(self, element: Element, key: str) -> When | None:
         """Read the date of something that happened; it counts for the record's newest time.
 
-        A time after the resource's own last update cannot be right, and does not count.
+        A time after the resource's own last update, or after the record was read, cannot be right and does
+        not count: one year mistyped would put everything else out of the windows of required facts.
         """
         when = self.when(element, key)
-        if when is not None:
-            if self._updated is not None and when.earliest - self._updated.latest > timedelta(days=1):
-                element.note("a date after the resource's last update", key)
-            else:
-                self.chart.saw(when)
+        if when is None:
+            return None
+        if self._updated is not None and when.earliest - self._updated.latest > A_DAY:
+            element.note("a date after the resource's last update", key)
+        elif self.chart.read_at is not None and when.earliest - self.chart.read_at > A_DAY:
+            element.note("a date after the record was read", key)
+        else:
+            self.chart.saw(when)
         return when
 
     def occurred(

@@ -24,6 +24,7 @@ from service.terminal import Steps
 from tests.bench.assembly import bench_assembly, bench_context
 from tests.bench.cache import bench_cache
 from tests.bench.charts import HOME, Charts, find_charts, post
+from tests.bench.claims import bench_claims
 from tests.bench.compaction import bench_compaction
 from tests.bench.memory import bench_memory
 from tests.bench.pull import bench_pull
@@ -77,8 +78,13 @@ def stages(charts: Charts) -> Iterator[Table]:
         yield asyncio.run(bench_stages(sekmet.base_url, patient_id, Path(folder) / "home"))
 
 
+def claims(charts: Charts) -> Iterator[Table]:
+    """What the rules make of true claims, and of claims with one error each."""
+    yield from bench_claims()
+
+
 TOPICS: dict[str, Callable[[Charts], Iterator[Table]]] = {
-    topic.__name__: topic for topic in (assembly, compaction, memory, server, cache, stages)
+    topic.__name__: topic for topic in (assembly, compaction, memory, server, cache, stages, claims)
 }
 
 

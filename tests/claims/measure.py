@@ -15,6 +15,8 @@ from service.record.facts import PatientRecord
 from tests.claims.generate import PARAPHRASE, Case, Suite
 
 Judge = Callable[[PatientRecord, str, tuple[str, ...]], str]
+ChartJudge = Callable[[PatientRecord, Sequence[Case]], Iterable[str]]
+"""Any function that returns the verdicts on all claims about one chart, in order."""
 SUPPORTED = "supported"
 Z = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -63,6 +65,15 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def run_suite(suite: Suite, judge: Judge, cases: Iterable[Case] | None = None) -> list[Judged]:
+    """Judge every case, or those given, one at a time."""
+
+    def each(record: PatientRecord, found: Sequence[Case]) -> Iterable[str]:
+        return (judge(record, case.text, case.cites) for case in found)
+
+    return run_suite_by_chart(suite, each, cases)
+
+
+def run_suite_by_chart(suite: Suite, judge: ChartJudge, cases: Iterable[Case] | None = None) -> list[Judged]:
     """Judge every case, or those given; each chart is assembled once, and let go when it is done."""
     by_chart: dict[str, list[Case]] = defaultdict(list)
     for case in suite.cases if cases is None else cases:
@@ -70,13 +81,56 @@ def run_suite(suite: Suite, judge: Judge, cases: Iterable[Case] | None = None) -
     return [judged for name, found in by_chart.items() for judged in _judge_chart(suite, name, found, judge)]
 
 
-def _judge_chart(suite: Suite, name: str, cases: Sequence[Case], judge: Judge) -> Iterable[Judged]:
+def _judge_chart(suite: Suite, name: str, cases: Sequence[Case], judge: ChartJudge) -> Iterable[Judged]:
     record = suite.charts[name].record()
     there = {source.reference for fact in record.facts for source in fact.sources}
-    for case in cases:
-        yield Judged(
-            case, str(judge(record, case.text, case.cites)), bool(case.cites) and there.issuperset(case.cites)
-        )
+    for case, verdict in zip(cases, judge(record, cases), strict=True):
+        yield Judged(case, str(verdict), bool(case.cites) and there.issuperset(case.cites))
+
+
+@dataclass(frozen=True)
+class Understood:
+    """Of `n` planted errors of a kind, `passing` stand in a wording that passes when true; so many caught."""
+
+    kind: str
+    wordings: str
+    n: int
+    passing: int
+    caught: int
+
+
+PASSES = 0.5
+"""The least share of a wording's true claims that must be supported for it to count as passing."""
+
+
+def passing_wordings(judged: Iterable[Judged]) -> frozenset[str]:
+    """Return the ids of the wordings that pass when what they say is true."""
+    true: dict[str, list[bool]] = defaultdict(list)
+    for each in judged:
+        if each.case.planted is None:
+            true[each.case.wording].append(not each.withheld)
+    return frozenset(wording for wording, passed in true.items() if sum(passed) >= PASSES * len(passed))
+
+
+def understood(judged: Sequence[Judged]) -> list[Understood]:
+    """Return for each kind of error, and for all, how many stand in a wording that passes when true.
+
+    A wording that is refused even when true catches every error in it and shows nothing.
+    """
+    passing = passing_wordings(judged)
+    cells: dict[tuple[str, str], list[Judged]] = defaultdict(list)
+    for each in judged:
+        if each.case.planted is not None and each.case.kind != PARAPHRASE:
+            for kind in (each.case.planted, "all"):
+                for part in ("frozen" if each.case.frozen else "open", "all"):
+                    cells[kind, part].append(each)
+    order = sorted(cells, key=lambda k: (k[0] == "all", k[0], ("all", "frozen", "open").index(k[1])))
+    return [_understood(*key, cells[key], passing) for key in order]
+
+
+def _understood(kind: str, part: str, found: Sequence[Judged], passing: frozenset[str]) -> Understood:
+    heard = [each for each in found if each.case.wording in passing]
+    return Understood(kind, part, len(found), len(heard), sum(each.withheld for each in heard))
 
 
 def group_of(case: Case) -> str:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from connectors.fhir.pull import Gap, GapReason
-from fixtures.facts import BRONCHITIS, GOUT, fact, record
+from fixtures.facts import BRONCHITIS, GOUT, LISINOPRIL, fact, record
 from service.grounding.check import Judge
 from service.grounding.summary import Verdict
-from service.record.facts import Code, Fact, Kind, Person, Status
+from service.record.facts import Code, Fact, FactId, Kind, Person, Status
 
 DAYS = {"2020-01-05": "05-Jan-2020", "2021-03-06": "06-Mar-2021", "2022-07-08": "08-Jul-2022"}
 
@@ -141,6 +141,25 @@ def test_a_duration_is_computed_and_says_that_it_is_over(text: str, expected: se
 
 def test_without_an_end_nothing_lasted_so_long() -> None:
     assert "duration_not_computable" in judged("Gout lasted 14 days.", GOUT)[1]
+
+
+@pytest.mark.parametrize("text", ["Sodium is 151 mmol/L.", "Sodium is 128 mmol/L."])
+def test_a_value_that_is_without_a_day_is_the_latest(text: str) -> None:
+    cited = HIGH if "151" in text else LOW
+    others = [one for one in (LOW, HIGH, LAST) if one is not cited]
+    assert judged(text, cited, *others) == (Verdict.SUPERSEDED, {"a_newer_one_is_recorded"})
+    assert judged("Sodium is 140 mmol/L.", LAST, LOW, HIGH)[0] is Verdict.SUPPORTED
+    assert judged("Sodium is 151 mmol/L on 06-Mar-2021.", HIGH, LAST)[0] is Verdict.SUPPORTED
+
+
+def test_what_a_newer_entry_ended_is_not_current() -> None:
+    newer = replace(LISINOPRIL, id=FactId("MedicationStatement/1"), status=Status.STOPPED,
+                    until=fact("x", on="2022-01-01").when)  # fmt: skip
+    text = "Lisinopril 10 mg is a current medication."
+    assert judged(text, LISINOPRIL) == (Verdict.SUPPORTED, set())
+    assert judged(text, LISINOPRIL, newer) == (Verdict.SUPERSEDED, {"a_newer_status_is_recorded"})
+    older = replace(newer, until=fact("x", on="2019-01-01").when, when=None)
+    assert judged(text, LISINOPRIL, older)[0] is Verdict.SUPPORTED
 
 
 def test_beginning_and_end_are_not_swapped() -> None:

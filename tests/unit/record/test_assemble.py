@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -425,3 +426,19 @@ def test_no_json_value_at_all_makes_it_raise(value: Any) -> None:
     found = list(resources_of({"resourceType": "Bundle", "entry": value}))
     record = assemble_record([*found, value])
     assert record.seen == len(found) + 1 == record.kept + sum(record.skipped.values())
+
+
+def test_a_date_after_the_record_was_read_is_not_its_newest_time() -> None:
+    read_at = datetime(2024, 5, 3, tzinfo=UTC)
+    resources = [
+        resource("Patient", id="1"),
+        {**resource("Condition", code={"text": "Gout"}, recordedDate="2051-05-01"), "id": "typo"},
+        {**resource("Condition", code={"text": "Asthma"}, recordedDate="2024-05-01"), "id": "right"},
+    ]
+    bounded = assemble_record(resources, "1", read_at=read_at)
+    assert bounded.as_of is not None
+    assert bounded.as_of.recorded == "2024-05-01"
+    assert "Condition.recordedDate: a date after the record was read" in bounded.problems
+    unbounded = assemble_record(resources, "1")
+    assert unbounded.as_of is not None
+    assert unbounded.as_of.recorded == "2051-05-01"

@@ -36,6 +36,8 @@ def test_every_statement_names_sources_that_are_there() -> None:
         "reference": "Observation/a1c",
         "version": "3",
         "sha256": "a" * 64,
+        "also": [],
+        "span": None,
     }
 
 
