@@ -49,8 +49,7 @@ from service.ports import (
     Vault,
 )
 from service.record.assemble import Policy, assemble_record, stop_reason
-from service.record.attachments import Extracted
-from service.record.facts import PatientRecord
+from service.record.facts import Extracted, PatientRecord
 from service.record.required import required_facts
 from service.snapshot import Snapshot
 from service.texts.worker import TextReader, read_texts

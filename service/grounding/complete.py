@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from service.context.chosen import Context
 from service.context.templates import SectionRule, TemplateSet
-from service.grounding.check import content
 from service.grounding.since import Earlier, known_by, since_section
+from service.grounding.source import content
 from service.grounding.summary import Claim, Origin, Summary, SummarySection, Verdict
 from service.grounding.words import take_apart, units_of
 from service.record.facts import Absence, Fact, FactId, PatientRecord, RequiredKind

@@ -12,10 +12,18 @@ from typing import Any
 
 from connectors.fhir.codec import collector_paused
 from connectors.fhir.pull import Gap
-from service.record.attachments import Extracted
 from service.record.dates import load_zone
 from service.record.directives import is_directive_consent
-from service.record.facts import Fact, Identity, Kind, PatientRecord, Resource, ResourceVersion, Skip
+from service.record.facts import (
+    Extracted,
+    Fact,
+    Identity,
+    Kind,
+    PatientRecord,
+    Resource,
+    ResourceVersion,
+    Skip,
+)
 from service.record.fhirjson import Element
 from service.record.identity import (
     NO_IDENTITY,

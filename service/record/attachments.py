@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from charset_normalizer import from_bytes
 
-from service.record.facts import Resource
+from service.record.facts import Extracted, Resource
 from service.record.fhirjson import Element
 from service.record.reading import Reading
 from service.record.references import full_url_of, own_reference, plain
@@ -54,15 +54,6 @@ _LEAST_EVIDENCE = 24
 _LINE_END = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 _LONE = re.compile("[\ud800-\udfff]")
-
-
-class Extracted(NamedTuple):
-    """What was read out of one content."""
-
-    text: str
-    """The whole text; empty when it was not read, the rest when it was read in part."""
-    unread: str = ""
-    """Why there is no text, or not all of it, safe to show: `text not read (encrypted PDF)`."""
 
 
 class AttachedContent(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Any, NamedTuple, NewType
 
 from connectors.fhir.pull import Gap
 
@@ -240,6 +240,15 @@ class Identity:
     record_number: str
     deceased: bool = False
     deceased_when: str = ""
+
+
+class Extracted(NamedTuple):
+    """What was read out of one content."""
+
+    text: str
+    """The whole text; empty when it was not read, the rest when it was read in part."""
+    unread: str = ""
+    """Why there is no text, or not all of it, safe to show: `text not read (encrypted PDF)`."""
 
 
 @dataclass(frozen=True, slots=True)

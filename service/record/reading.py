@@ -6,15 +6,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from service.record.dates import parse_when
-from service.record.facts import THE_PATIENT, Fact, FactId, Kind, Person, Resource, ResourceVersion, When
+from service.record.facts import (
+    THE_PATIENT,
+    Extracted,
+    Fact,
+    FactId,
+    Kind,
+    Person,
+    Resource,
+    ResourceVersion,
+    When,
+)
 from service.record.fhirjson import Element, concept_of, narrative, one_line
 from service.record.references import References
-
-if TYPE_CHECKING:
-    from service.record.attachments import Extracted
 
 A_DAY = timedelta(days=1)
 """By so much a clock or a zone may be out."""

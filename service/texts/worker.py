@@ -6,14 +6,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import Any
 
-from service.record.attachments import (
-    PLAIN,
-    READABLE,
-    AttachedContent,
-    Extracted,
-    attached_contents,
-    decode_text,
-)
+from service.record.attachments import PLAIN, READABLE, AttachedContent, attached_contents, decode_text
+from service.record.facts import Extracted
 from service.record.fhirjson import one_line
 from service.texts.frames import BROKE, NOT_STARTED, TOO_LARGE, TOO_LONG, Limits, Said
 from service.texts.process import Ended, Process, TookTooLong

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from service.record.attachments import Extracted, content_key
+from service.record.attachments import content_key
+from service.record.facts import Extracted
 from service.texts.frames import REQUEST, Limits
 from service.texts.worker import Job, TextReader, read_texts
 from tests.conftest import CANARY, ROOT

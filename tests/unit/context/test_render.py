@@ -21,7 +21,8 @@ from service.context.render import (
     whole_chat,
 )
 from service.context.templates import load
-from service.grounding.check import Source, judge
+from service.grounding.check import judge
+from service.grounding.source import Source
 from service.record.facts import Absence, Kind, RequiredKind
 from tests.unit.context.charts import FREE, GUIDED
 

@@ -23,7 +23,8 @@ from fixtures.facts import (
     fact,
 )
 from service.context.chosen import Label
-from service.grounding.check import Checker, Source, judge
+from service.grounding.check import Checker, judge
+from service.grounding.source import Source
 from service.grounding.summary import DraftClaim, Verdict
 from service.record.facts import Fact, Kind, Person, Status
 

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from service.record.attachments import (
     AttachedContent,
-    Extracted,
     attached_contents,
     content_key,
     decode_text,
     read_attachment,
 )
-from service.record.facts import Fact, Kind, ResourceVersion, Status
+from service.record.facts import Extracted, Fact, Kind, ResourceVersion, Status
 from service.record.fhirjson import Element
 from service.record.reading import Chart, Reading
 from service.record.references import LocatedResource, References

@@ -8,7 +8,8 @@ import pytest
 
 from connectors.fhir.pull import Gap, GapReason
 from service.errors import RecordError
-from service.grounding.check import Source, judge
+from service.grounding.check import judge
+from service.grounding.source import Source
 from service.record.assemble import Policy, check_patient, resources_of, stop_reason
 from service.record.facts import Absence, Kind, RequiredKind, Status
 from service.record.required import is_previous, required_facts

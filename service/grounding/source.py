@@ -1,0 +1,123 @@
+"""One cited fact taken apart: what words, numbers and dates it can account for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from service.grounding.wording import lexicon, plain_name
+from service.grounding.words import (
+    PLAIN_WORDS,
+    DateToken,
+    NumberToken,
+    Piece,
+    Sentence,
+    take_apart,
+    units_of,
+    words_of,
+)
+from service.record.facts import Fact, Kind
+
+OBSERVED = frozenset({Kind.RESULT, Kind.VITAL, Kind.SOCIAL})
+"""Kinds whose value belongs to a day: the same thing measured on another day is another fact."""
+_TIMES_TOLD = frozenset({"first", "latest"})
+"""How a line dates its further sources: `recorded 3 times, latest …`; since then is not since that day."""
+_ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One fact taken apart, ready to be compared with many claims."""
+
+    fact: Fact
+
+    @cached_property
+    def units(self) -> frozenset[str]:
+        """The words that stand after numbers in the fact's line."""
+        return units_of(self.fact.text)
+
+    @cached_property
+    def sentence(self) -> Sentence:
+        """The fact's line taken apart."""
+        return take_apart(self.fact.text, self.units)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Every word that this fact can account for: its line, its name, and the displays of its codes."""
+        codes = (code.display for code in self.fact.codes)
+        named = words_of(" ".join((self.fact.name, self.fact.certainty, *codes)))
+        return frozenset(self.sentence.words) | frozenset(named)
+
+    @cached_property
+    def name_words(self) -> frozenset[str]:
+        """The content words of the name that a sentence must hold: no brackets, specimens, dose forms."""
+        told = content(take_apart(_ASIDE.sub(" ", self.fact.name), self.units).words)
+        if self.fact.kind is Kind.MEDICATION:
+            return (told - lexicon().forms) or told
+        if self.fact.kind in OBSERVED:
+            return content(words_of(plain_name(self.fact.name))) or told
+        return told
+
+    @cached_property
+    def beside(self) -> Source:
+        """What may stand beside a quotation: all that this fact says, without the note's sentence itself."""
+        if self.fact.span is None:
+            return self
+        return Source(replace(self.fact, text=self.fact.text.rpartition(self.fact.value or " ")[0]))
+
+    @cached_property
+    def own_words(self) -> frozenset[str]:
+        """The words of the fact's line, without the mark that it is about another person."""
+        return frozenset(words_of(self.fact.text.replace(", not the patient:", ":", 1)))
+
+    @cached_property
+    def is_pressure(self) -> bool:
+        """True for a blood pressure with both its parts in mm[Hg]."""
+        parts = dict(self.fact.details)
+        return all(parts.get(part, "").endswith(" mm[Hg]") for part in ("systolic", "diastolic"))
+
+    @cached_property
+    def has_components(self) -> bool:
+        """True for a panel of several values, where each number needs its own label beside it."""
+        measured = [piece for piece in self.sentence.pieces if isinstance(piece.token, NumberToken)]
+        observed = self.fact.kind in (Kind.RESULT, Kind.VITAL, Kind.SOCIAL)
+        return observed and self.fact.quantity is None and len(measured) > 1
+
+    def bears(self, token: DateToken | NumberToken, window: frozenset[str], before: frozenset[str]) -> bool:
+        """Say whether this fact has this number or date where the words around it say it is.
+
+        `window` are the claim's content words since its number or date before, `before` all words so far.
+        """
+        if isinstance(token, DateToken):
+            return window <= self.words and any(
+                token.within(own.token) and self._told_alike(own, window)
+                for own in self.sentence.pieces
+                if isinstance(own.token, DateToken)
+            )
+        reference = False
+        for own in self.sentence.pieces:
+            reference = reference or "reference" in own.window
+            if not isinstance(own.token, NumberToken) or own.token != token:
+                continue
+            if reference and "reference" not in before:
+                continue
+            if self.has_components and not self._names_component(own, window):
+                continue
+            if window <= self.words:
+                return True
+        return False
+
+    def _told_alike(self, own: Piece, window: frozenset[str]) -> bool:
+        told = _TIMES_TOLD - self.name_words
+        return told & own.window == told & window
+
+    def _names_component(self, own: Piece, window: frozenset[str]) -> bool:
+        label = content(own.window) - self.units
+        return bool(window & label) and window <= label | self.name_words | self.units
+
+
+def content(words: Iterable[str]) -> frozenset[str]:
+    """Return the words that carry clinical content."""
+    return frozenset(word for word in words if word not in PLAIN_WORDS)
