@@ -87,9 +87,6 @@ class _Token:
     renew_at: float
 
 
-TokenFlow = AsyncGenerator[httpx.Request, httpx.Response]
-
-
 class SmartBackendAuth(Auth):
     """SMART Backend Services: `client_credentials` with `private_key_jwt` (SMART App Launch 2.2).
 

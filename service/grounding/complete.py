@@ -167,8 +167,3 @@ def _worst(states: Iterable[Absence]) -> Absence | None:
     found = set(states)
     order = (Absence.NOT_RETRIEVED, Absence.LISTED, Absence.NONE_RECORDED)
     return next((state for state in order if state in found), None)
-
-
-def cited_facts(claims: Iterable[Claim]) -> tuple[FactId, ...]:
-    """Return every cited fact once, in reading order: the numbers of the citations."""
-    return tuple(dict.fromkeys(fact_id for claim in claims for fact_id in claim.citations))

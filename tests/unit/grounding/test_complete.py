@@ -9,7 +9,7 @@ from connectors.fhir.pull import Gap, GapReason
 from fixtures.facts import A1C, BRONCHITIS, GOUT, LISINOPRIL, context, fact, record
 from service.context.stay import Stay
 from service.context.templates import load
-from service.grounding.complete import cited_facts, complete_summary, covers
+from service.grounding.complete import complete_summary, covers
 from service.grounding.since import Earlier, known_by
 from service.grounding.summary import Claim, Origin, Verdict
 from service.record.facts import Absence, Fact, FactId, Kind, RequiredKind, Status
@@ -116,11 +116,6 @@ def test_the_summary_holds_every_fact_given_to_the_model_or_cited() -> None:
     )
     assert {f.id for f in summary.facts} == {GOUT.id, BRONCHITIS.id, unseen.id}
     assert summary.fact(GOUT.id) is GOUT
-
-
-def test_citation_numbers_follow_reading_order() -> None:
-    one, two = claim("a", GOUT), claim("b", A1C)
-    assert cited_facts([two, one, two]) == (A1C.id, GOUT.id)
 
 
 def test_a_fact_that_is_not_in_the_summary_is_a_key_error() -> None:
