@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from unicodedata import normalize
 
 from service.context.chosen import Context
 from service.grounding.derive import Whole, computed
+from service.grounding.pairs import computed_of_several
+from service.grounding.quotation import narrowed, quotations, without_quotation
 from service.grounding.source import OBSERVED, Source, content
 from service.grounding.summary import Claim, DraftClaim, Origin, Verdict
-from service.grounding.wording import said_plainly
+from service.grounding.wording import in_recorded_units, neutral_words, said_plainly
 from service.grounding.words import (
+    NEGATIONS,
     PLAIN_WORDS,
     RELATIVE_DATE,
     DateToken,
@@ -26,13 +30,10 @@ from service.grounding.words import (
     take_apart,
     words_of,
 )
-from service.record.copies import sense_of
 from service.record.dates import show_day
 from service.record.facts import Fact, FactId, Kind, PatientRecord, Status
 
 MAX_CHARACTERS = 600
-
-NEGATIONS = frozenset("no not never none without denies denied negative refused declined absent nor".split())
 
 MUST_SAY = frozenset(
     {
@@ -58,13 +59,21 @@ STATUS_WORDS = frozenset(
 _PRESSURE = re.compile(
     r"(?<![\d./])(\d{2,3}(?:\.\d+)?)\s?/\s?(\d{2,3}(?:\.\d+)?)(?![\d/])(?:\s?mm\s?\[?hg\]?)", re.IGNORECASE
 )
+_IS_THE_PATIENTS_TOO = re.compile(
+    r"\b(?:patient|he|she|they)\s+(?:and|or|also|has|had|have|is|was|suffer\w*|developed|experienced)\b"
+    r"(?!\s+(?:an?\s+(?:\w+\s+){0,2})?(?:family|relative|mother|father|sister|brother|son|daughter|aunt|uncle|"
+    r"cousin|grand\w+|sibling|parent)\b)",
+    re.IGNORECASE,
+)
+"""`The patient and her mother have asthma`: what only a relative has is said of both."""
 _START_WORDS = frozenset("began onset since started admitted admission from".split())
 _END_WORDS = frozenset("resolved ended until abated discharged to".split())
+_TELLS_HOW_OFTEN = frozenset(
+    "time every each per day daily hour hourly week weekly night nightly once twice".split()
+)
 _AS_NEEDED = frozenset(("needed", "prn"))
 _PUNCTUATION = frozenset("–—“”„«»‘’…·•°µ≤≥×")
 _SIGN_BEFORE_NUMBER = re.compile(r"(?<![\w)\]])[–—?!=^|&~]\s?(?=\d)")
-_QUOTATION_MARKS = frozenset("\"'“”„«»‘’`")
-_MARK = f"[{re.escape(''.join(sorted(_QUOTATION_MARKS)))}]"
 
 
 class Judge:
@@ -87,6 +96,25 @@ class Judge:
             self._sources[fact.id] = Source(fact)
         return self._sources[fact.id]
 
+    def _as_told(self, fact: Fact, text: str) -> Source:
+        """Return a fact taken apart; of a note's passage only the sentences that are quoted."""
+        told = narrowed(self._in_its_plan(fact), text)
+        return self.source(fact) if told is fact else Source(told)
+
+    def _in_its_plan(self, fact: Fact) -> Fact:
+        """Return an activity of a care plan with the days of its plan, which are its own."""
+        plan = dict(fact.details).get("plan") if fact.kind is Kind.PLAN else None
+        if plan is None or fact.when is not None or self._whole is None:
+            return fact
+        own = (f for f in self._whole.by_source.get(fact.source.reference, ()) if f.name == plan and f.when)
+        parent = next(own, None)
+        if parent is None:
+            return fact
+        days = [show_day(when) for when in (parent.when, parent.until) if when is not None]
+        return replace(
+            fact, text=f"{fact.text}; from {' to '.join(days)}", when=parent.when, until=parent.until
+        )
+
     def meant(self, group: Sequence[Fact], text: str) -> Sequence[Fact]:
         """Return which facts of a row or a digest a sentence speaks of: those that it names, by value or day.
 
@@ -102,16 +130,17 @@ class Judge:
         told = [source for source in named if _shares_a_value(source, text)]
         return [source.fact for source in told or named]
 
-    def is_quoted(self, fact: Fact, text: str) -> bool:
-        """Tell whether a text quotes a sentence of a note whole."""
-        return without_quotation(text, fact.value) is not None
-
     def verdict(self, text: str, facts: Sequence[Fact]) -> tuple[Verdict, tuple[str, ...]]:
         """Return the worst verdict on a sentence that cites these facts, and every reason for it."""
         if not facts:
             return Verdict.UNSUPPORTED, ("cites_nothing",)
-        text, findings = computed(text, facts, self._whole) if self._whole else (text, [])
-        findings += judge(text, [self.source(fact) for fact in facts], self._gender)
+        sources = [self._as_told(fact, text) for fact in facts]
+        findings: list[tuple[Verdict, str]] = []
+        if self._whole:
+            text, findings = computed(text, facts, self._whole)
+            text, more = computed_of_several(_in_own_units(text, sources), sources, self._whole)
+            findings += more
+        findings += judge(text, sources, self._gender)
         if not findings:
             return Verdict.SUPPORTED, ()
         worst = min((verdict for verdict, _ in findings), key=_SEVERITY.index)
@@ -199,13 +228,19 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
     yield from _days(sentence, sources)
     yield from _words(sentence, sources, gender)
     yield from _status(sentence, sources)
-    yield from _quotations(text, sources)
+    yield from quotations(text, sources)
     for source in sources:
-        said = set(sentence.words)
-        if source.fact.span is None and not source.name_words <= said:
+        said = frozenset(sentence.words)
+        if source.fact.span is None and not source.is_named_by(said):
             yield Verdict.UNSUPPORTED, f"does_not_name:{source.fact.kind}"
-        if source.fact.person.role != "patient" and not content(words_of(source.fact.person.text)) & said:
-            yield Verdict.CONTRADICTED, "another_person"
+        if source.fact.person.role != "patient":
+            theirs = content(words_of(source.fact.person.text)) & said
+            if not theirs or _IS_THE_PATIENTS_TOO.search(text):
+                yield Verdict.CONTRADICTED, "another_person"
+
+
+def _in_own_units(text: str, sources: Sequence[Source]) -> str:
+    return in_recorded_units(text, {unit for source in sources for unit in source.units})
 
 
 def _odd_signs(text: str, sources: Sequence[Source]) -> set[str]:
@@ -238,9 +273,8 @@ def _plainly(text: str, sources: Sequence[Source], units: frozenset[str]) -> str
         if left is not None:
             text, quoted = left, f"{quoted} “{source.fact.value}”"
     text = _PRESSURE.sub(_parts_of, text) if any(source.is_pressure for source in sources) else text
-    recorded = {s.fact.quantity.unit.casefold() for s in sources if s.fact.quantity is not None}
     names, lines = [s.fact.name for s in sources], [s.fact.text for s in sources]
-    return said_plainly(text, kinds, units | recorded, names, lines) + quoted
+    return said_plainly(text, kinds, units, names, lines) + quoted
 
 
 def _parts_of(match: re.Match[str]) -> str:
@@ -260,68 +294,6 @@ def _ends(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdi
                 continue
             if not piece.token.within(start if begins else end):
                 yield Verdict.UNSUPPORTED, "date_of_something_else"
-
-
-def _quotations(text: str, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
-    """A note's sentence is quoted whole, with the day on which it was first written (SAFETY 9, 13).
-
-    Words taken out of it would say something else: "denies", "mother" and "if" may stand anywhere in it.
-    Beside the quotation stand only its note, author, section and day, and what other facts bear out.
-    """
-    quoted = [source.fact for source in sources if source.fact.span is not None]
-    if not quoted:
-        return
-    beside = text
-    for fact in sorted(quoted, key=lambda fact: -len(fact.value)):
-        left = without_quotation(beside, fact.value)
-        if left is None:
-            yield Verdict.NOT_CHECKED, "not_a_quotation"
-        beside = left if left is not None else beside
-    beside = said_plainly(beside, (source.fact.kind for source in sources), ())
-    rest = take_apart(beside, frozenset().union(*(source.units for source in sources)))
-    for fact in quoted:
-        yield from _place_in_the_note(rest, fact)
-    yield from _beside(rest, [source.beside for source in sources])
-
-
-def without_quotation(text: str, value: str) -> str | None:
-    """Return a text without its quotations of a sentence; None where it does not quote the sentence whole.
-
-    A single word counts within quotation marks only, and one letter never: both stand anywhere by chance.
-    """
-    words = as_quoted(value).split()
-    if sum(character.isalnum() for character in value) < 2:
-        return None
-    told = r"\s".join(map(re.escape, words))
-    if len(words) == 1 and not re.search(f"{_MARK}{told}[.,;]?{_MARK}", text.casefold()):
-        return None
-    left, times = re.subn(rf"(?<![\w/–-])(?<!\d[.,]){told}(?![\w/–-]|[.,]\d)", " ", as_quoted(text))
-    return left if times else None
-
-
-def _beside(rest: Sentence, frames: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
-    """Nothing stands beside a quotation that only the words quoted could account for."""
-    words = frozenset().union(*(frame.words | frame.units for frame in frames))
-    if not content(rest.words) <= words:
-        yield Verdict.NOT_CHECKED, "words_beside_the_quotation"
-    numbers = {token for frame in frames for token in frame.sentence.numbers}
-    dates = [date for frame in frames for date in frame.sentence.dates]
-    if not numbers.issuperset(rest.numbers) or not all(any(d.within(o) for o in dates) for d in rest.dates):
-        yield Verdict.UNSUPPORTED, "value_beside_the_quotation"
-
-
-def _place_in_the_note(rest: Sentence, fact: Fact) -> Iterator[tuple[Verdict, str]]:
-    section = content(words_of(fact.category)) if sense_of(fact.category) else frozenset()
-    if not section <= set(rest.words):  # `Stopped:` above a drug says what the line itself does not
-        yield Verdict.NOT_CHECKED, "section_of_the_note_missing"
-    own = take_apart(show_day(fact.when)).dates if fact.when else ()
-    if not any(date in rest.dates for date in own):
-        yield Verdict.UNSUPPORTED, "day_of_the_note_missing"
-
-
-def as_quoted(text: str) -> str:
-    """Return a text as quotations are compared: without case, quotation marks and doubled white space."""
-    return " ".join("".join(c for c in text.casefold() if c not in _QUOTATION_MARKS).split())
 
 
 def _pieces(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
@@ -387,7 +359,10 @@ def _day_beside(pieces: Sequence[Piece], place: int, lead: bool) -> DateToken:
 
 def _words(sentence: Sentence, sources: Sequence[Source], gender: str) -> Iterator[tuple[Verdict, str]]:
     """Every content word stands in a cited fact; negations and status words weigh more than others."""
+    kinds = frozenset(source.fact.kind for source in sources) - {Kind.PATIENT}
     known = frozenset().union(*(source.words | source.units for source in sources)) | _pronouns(gender)
+    alone = sum(source.fact.kind is not Kind.PATIENT for source in sources) == 1
+    known |= neutral_words(kinds, alone)
     for word in dict.fromkeys(sentence.words):
         if word in known or word in PLAIN_WORDS:
             continue
@@ -402,7 +377,13 @@ def _words(sentence: Sentence, sources: Sequence[Source], gender: str) -> Iterat
 def _status(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
     """No status and no negation of a cited fact is lost, and none is lent to another fact."""
     said = set(sentence.words)
-    statuses = {source.fact.status for source in sources}
+    names = {source.fact.name for source in sources if source.fact.kind is Kind.PLAN}
+    statuses = {
+        source.fact.status
+        for source in sources
+        # A status beside a plan and what is done under it is the plan's.
+        if source.fact.kind is not Kind.PATIENT and dict(source.fact.details).get("plan") not in names
+    }
     if len(statuses) > 1 and said & (STATUS_WORDS | NEGATIONS):
         yield Verdict.NOT_CHECKED, "whose_status_is_unclear"
     for source in sources:
@@ -413,11 +394,20 @@ def _status(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Ver
             yield Verdict.CONTRADICTED, f"status_lost:{fact.status.value.replace(' ', '_')}"
         if fact.certainty and fact.certainty != "confirmed" and fold(fact.certainty) not in said:
             yield Verdict.CONTRADICTED, "certainty_lost"
-        if fact.kind is Kind.MEDICATION and "needed" in source.sentence.words and not said & _AS_NEEDED:
+        if _loses_as_needed(source, sentence):
             yield Verdict.CONTRADICTED, "as_needed_lost"
         negated = NEGATIONS & source.own_words
         if negated and not NEGATIONS & said:
             yield Verdict.CONTRADICTED, "negation_lost"
+
+
+def _loses_as_needed(source: Source, sentence: Sentence) -> bool:
+    """Say whether a sentence tells how a drug is taken that is taken as needed, and not that it is."""
+    if source.fact.kind is not Kind.MEDICATION or "needed" not in source.sentence.words:
+        return False
+    said = set(sentence.words)
+    tells_how = bool(said & _TELLS_HOW_OFTEN) and source.fact.status is not Status.STOPPED
+    return tells_how and not said & _AS_NEEDED
 
 
 def _pronouns(gender: str) -> frozenset[str]:

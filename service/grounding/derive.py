@@ -14,7 +14,9 @@ from decimal import Decimal
 from functools import cached_property
 from typing import NamedTuple
 
+from service.grounding import phrases
 from service.grounding.summary import Verdict
+from service.grounding.wording import recorded_forms
 from service.grounding.words import take_apart
 from service.record.dates import days_between
 from service.record.facts import Fact, Kind, PatientRecord, Precision, Status
@@ -22,9 +24,6 @@ from service.record.identity import age_on
 
 Finding = tuple[Verdict, str]
 
-_NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
-_COUNT = rf"(?P<n>\d{{1,5}}|{'|'.join(_NUMBERS)})"
-_COUNT_2, _COUNT_3 = _COUNT.replace("<n>", "<m>"), _COUNT.replace("<n>", "<k>")
 _TO_THE_DAY = (Precision.DAY, Precision.TIME)
 _OBSERVED = frozenset({Kind.RESULT, Kind.VITAL})
 
@@ -40,20 +39,42 @@ class Whole:
         """False where observations were not fetched whole: then nothing is the latest or the only one."""
         return not any(gap.resource_type in (None, "Observation") for gap in self.record.gaps)
 
+    @cached_property
+    def by_source(self) -> dict[str, list[Fact]]:
+        """Every fact by the resource that it was read from."""
+        found: dict[str, list[Fact]] = {}
+        for fact in self.record.facts:
+            found.setdefault(fact.source.reference, []).append(fact)
+        return found
+
+    def has_all_of(self, fact: Fact) -> bool:
+        """False where resources of this fact's type were not fetched whole."""
+        own = fact.source.reference.partition("/")[0]
+        return not any(gap.resource_type in (None, own) for gap in self.record.gaps)
+
     def series(self, fact: Fact) -> list[Fact]:
         """Return every value of the same thing, in the same person: by name, or by a code that both have."""
-        codes = {(code.system, code.code) for code in fact.codes}
-        return [
-            other
-            for other in self.record.facts
-            if other.kind is fact.kind
-            and other.status is not Status.CANCELLED
-            and other.person == fact.person
-            and (
-                other.name.casefold() == fact.name.casefold()
-                or any((code.system, code.code) in codes for code in other.codes)
-            )
-        ]
+        found = {
+            other.id: other
+            for key in _keys(fact)
+            for other in self._by_key.get(key, ())
+            if other.person == fact.person
+        }
+        return list(found.values())
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[Kind, str], list[Fact]]:
+        found: dict[tuple[Kind, str], list[Fact]] = {}
+        for fact in self.record.facts:
+            if fact.status is not Status.CANCELLED:
+                for key in _keys(fact):
+                    found.setdefault(key, []).append(fact)
+        return found
+
+
+def _keys(fact: Fact) -> set[tuple[Kind, str]]:
+    coded = {f"{code.system}|{code.code}" for code in fact.codes}
+    return {(fact.kind, name) for name in {fact.name.casefold(), *coded}}
 
 
 class _Rule(NamedTuple):
@@ -76,22 +97,46 @@ def computed(text: str, facts: Sequence[Fact], whole: Whole) -> tuple[str, list[
     (fact,) = told
     speaks_of_all = False
     for rule in _RULES:
-        match = rule.pattern.search(text) if fact.kind in rule.kinds else None
-        if match is None:
-            continue
-        finding = rule.check(fact, match, whole)
-        if finding is not None:
-            findings.append(finding)
-        if rule.stays:
-            continue
-        speaks_of_all = True
-        # What lasted so long is over: the sentence says the status.
-        over = Status.RESOLVED.value if rule.check is _has_lasted and fact.status is Status.RESOLVED else ""
-        text = f"{text[: match.start()]} {text[match.end() :]} {over}"
-    if fact.kind in _OBSERVED and not speaks_of_all and _IS.search(text) and not take_apart(text).dates:
+        for _ in range(_MOST_TOLD):
+            match = _first(rule, text, fact)
+            if match is None:
+                break
+            finding = rule.check(fact, match, whole)
+            if finding is not None:
+                findings.append(finding)
+            if rule.stays:
+                break
+            speaks_of_all = True
+            kept = match.groupdict().get("kept") or ""
+            text = f"{text[: match.start()]} {kept} {text[match.end() :]} {_over(rule, fact, text)}"
+    if (
+        fact.kind in _OBSERVED
+        and not speaks_of_all
+        and phrases.IS.search(text)
+        and not take_apart(text).dates
+    ):
         overtaken = _unknown(fact, whole) or next(_beyond(fact, whole, newer=True), None)
         findings += [overtaken] if overtaken else []  # a value that is, without a day, is the latest
     return text, findings
+
+
+def _first(rule: _Rule, text: str, fact: Fact) -> re.Match[str] | None:
+    """Return where a rule first applies, passed over what stands in the recorded name itself."""
+    if fact.kind not in rule.kinds:
+        return None
+    names = [
+        match.span()
+        for form in recorded_forms(fact.name)
+        for match in re.finditer(re.escape(form), text, re.I)
+    ]
+    return next(
+        (
+            match
+            for match in rule.pattern.finditer(text)
+            if not any(start <= match.start() and match.end() <= end for start, end in names)
+        ),
+        None,
+    )
 
 
 def _is_latest(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | None:
@@ -156,12 +201,13 @@ def _has_lasted(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | Non
     days = days_between(fact.when, fact.until)
     if days is None:
         return Verdict.NOT_CHECKED, "duration_not_computable"
-    return None if days == _number(match) else (Verdict.UNSUPPORTED, "duration_is_another")
+    unit = 7 if match["unit"].casefold().startswith("week") else 1
+    return None if days == unit * _number(match) else (Verdict.UNSUPPORTED, "duration_is_another")
 
 
 def _number(match: re.Match[str]) -> int:
-    text = next(group for group in match.groups() if group).casefold()
-    return _NUMBERS.index(text) + 1 if text in _NUMBERS else int(text)
+    text = next(match[name] for name in phrases.COUNTS if match.groupdict().get(name)).casefold()
+    return phrases.NUMBERS.index(text) + 1 if text in phrases.NUMBERS else int(text)
 
 
 def _unknown(fact: Fact, whole: Whole) -> Finding | None:
@@ -187,29 +233,38 @@ def _beyond(fact: Fact, whole: Whole, *, newer: bool) -> Iterator[Finding]:
             yield Verdict.NOT_CHECKED, "another_of_the_same_time"
 
 
-def _rule(pattern: str, check: Callable[[Fact, re.Match[str], Whole], Finding | None], *kinds: Kind) -> _Rule:
-    return _Rule(re.compile(pattern, re.IGNORECASE), check, frozenset(kinds) or _OBSERVED)
+def _rule(
+    pattern: re.Pattern[str],
+    check: Callable[[Fact, re.Match[str], Whole], Finding | None],
+    *kinds: Kind,
+    stays: bool = False,
+) -> _Rule:
+    return _Rule(pattern, check, frozenset(kinds) or _OBSERVED, stays)
 
 
 _OVER = frozenset({Status.STOPPED, Status.NOT_DONE, Status.CANCELLED, Status.RESOLVED, Status.REFUTED,
                    Status.INACTIVE, Status.COMPLETED})  # fmt: skip
+_MOST_TOLD = 3
+"""How often one thing is told in a sentence: `the only one, measured once`."""
 _LASTING = (Kind.PROBLEM, Kind.ENCOUNTER)
-_IS = re.compile(r"\b(?:is|are)\b", re.IGNORECASE)
+_BEGINNING = (Kind.PROBLEM, Kind.PROCEDURE, Kind.ENCOUNTER, Kind.IMMUNIZATION)
+_CURRENT = (Kind.MEDICATION, Kind.PROBLEM, Kind.ALLERGY)
 _RULES = (
-    _Rule(re.compile(r"\b(?:active|current|currently|ongoing|still|continues)\b", re.I), _is_current,
-          frozenset({Kind.MEDICATION, Kind.PROBLEM, Kind.ALLERGY}), stays=True),
-    _rule(r"\b(?:as of(?= \S*\d)|most recently|most recent|last recorded|latest|newest|last)\b", _is_latest),
-    _rule(r"\b(?:most recently|most recent|last recorded|latest|newest)\b", _is_latest),
-    _rule(r"\b(?:first recorded|first measured|first documented at|first measurement of|earliest recorded|"
-          r"earliest|first)\b", _is_first),
-    _rule(r"\b(?:highest|maximum)(?: recorded)?(?: value)?(?: of)?(?: ever recorded)?\b", _is_highest),
-    _rule(r"\b(?:lowest|minimum)(?: recorded)?(?: value)?(?: of)?(?: ever recorded)?\b", _is_lowest),
-    _rule(r"\b(?:there is no other|apart from|only one|the sole|once only|sole)\b", _is_only),
-    _rule(r"\b(?:no other value is on record|no other|on record than)\b", _is_only),
-    _rule(rf"\b(?:at (?:the )?age(?: of)?|aged|age) {_COUNT}\b|\b(?:was|at) {_COUNT_2} years (?:old|of age)\b"
-          rf"|\bwas {_COUNT_3}(?= when\b)", _is_aged,
-          Kind.PROBLEM, Kind.PROCEDURE, Kind.ENCOUNTER, Kind.IMMUNIZATION),
-    _rule(rf"\b(?:lasted|for|duration|stay of|length of stay|persisted for|was|stayed) {_COUNT} days?\b"
-          rf"|(?<=discharged) {_COUNT_2} days? later\b|(?<=resolved) {_COUNT_3} days? after its\b",
-          _has_lasted, *_LASTING),
-)  # fmt: skip
+    _rule(phrases.CURRENT, _is_current, *_CURRENT, stays=True),
+    _rule(phrases.LATEST, _is_latest),
+    _rule(phrases.NO_NEWER, _is_latest),
+    _rule(phrases.FIRST, _is_first),
+    _rule(phrases.HIGHEST, _is_highest),
+    _rule(phrases.LOWEST, _is_lowest),
+    _rule(phrases.OTHER_THAN, _is_only),
+    _rule(phrases.ONLY, _is_only),
+    _rule(phrases.AGED, _is_aged, *_BEGINNING),
+    _rule(phrases.LASTED, _has_lasted, *_LASTING),
+)
+
+
+def _over(rule: _Rule, fact: Fact, text: str) -> str:
+    """Return the status that a sentence implies: what lasted is over, and so is what was at an age."""
+    is_over = fact.kind is Kind.PROBLEM and fact.status in (Status.RESOLVED, Status.INACTIVE)
+    told = rule.check is _has_lasted or (rule.check is _is_aged and not phrases.PRESENT.search(text))
+    return fact.status.value if is_over and told else ""

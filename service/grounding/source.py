@@ -24,6 +24,10 @@ OBSERVED = frozenset({Kind.RESULT, Kind.VITAL, Kind.SOCIAL})
 """Kinds whose value belongs to a day: the same thing measured on another day is another fact."""
 _TIMES_TOLD = frozenset({"first", "latest"})
 """How a line dates its further sources: `recorded 3 times, latest …`; since then is not since that day."""
+_SETTINGS = {"inpatient": ("inpatient", "admission", "stay", "hospitalization"), "emergency": ("emergency",)}
+"""What an encounter of these settings may be called, whatever its own name is."""
+_SUFFIXES = frozenset({"device"})
+"""SNOMED CT's displays end so: `Implantable defibrillator, device`."""
 _ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
 
 
@@ -36,29 +40,53 @@ class Source:
     @cached_property
     def units(self) -> frozenset[str]:
         """The words that stand after numbers in the fact's line."""
-        return units_of(self.fact.text)
+        recorded = self.fact.quantity.unit.casefold() if self.fact.quantity is not None else ""
+        return units_of(self.fact.text) | ({recorded} - {""})
 
     @cached_property
     def sentence(self) -> Sentence:
         """The fact's line taken apart."""
-        return take_apart(self.fact.text, self.units)
+        return take_apart(self.line, self.units)
+
+    @cached_property
+    def line(self) -> str:
+        """The fact's line; of a device also what it says of itself elsewhere, its serial number."""
+        if self.fact.kind is not Kind.DEVICE:
+            return self.fact.text
+        more = (f"{label} {text}" for label, text in self.fact.details if text not in self.fact.text)
+        return "; ".join((self.fact.text, *more))
 
     @cached_property
     def words(self) -> frozenset[str]:
         """Every word that this fact can account for: its line, its name, and the displays of its codes."""
         codes = (code.display for code in self.fact.codes)
         named = words_of(" ".join((self.fact.name, self.fact.certainty, *codes)))
-        return frozenset(self.sentence.words) | frozenset(named)
+        status = words_of(f"{self.fact.status.value} {self.fact.recorded_status}")
+        return frozenset((*self.sentence.words, *named, *status))
 
     @cached_property
     def name_words(self) -> frozenset[str]:
         """The content words of the name that a sentence must hold: no brackets, specimens, dose forms."""
         told = content(take_apart(_ASIDE.sub(" ", self.fact.name), self.units).words)
         if self.fact.kind is Kind.MEDICATION:
-            return (told - lexicon().forms) or told
+            salts = lexicon().salts - set(
+                words_of(self.fact.name)[:1]
+            )  # `sodium bicarbonate` is no salt left out
+            return (told - lexicon().forms - salts) or told
         if self.fact.kind in OBSERVED:
-            return content(words_of(plain_name(self.fact.name))) or told
-        return told
+            return content(take_apart(plain_name(self.fact.name), self.units).words) or told
+        return told - _SUFFIXES or told
+
+    def is_named_by(self, said: frozenset[str]) -> bool:
+        """Say whether these words name what the fact is about; an admission is named by being one."""
+        if self.name_words <= said:
+            return True
+        if self.fact.kind is not Kind.ENCOUNTER:
+            return False
+        settings = content(words_of(self.fact.category))
+        called = {name for setting in settings for name in _SETTINGS.get(setting, ())}
+        reason = content(words_of(dict(self.fact.details).get("reason", "")))
+        return bool(called & said) or (bool(reason) and reason <= said)
 
     @cached_property
     def beside(self) -> Source:

@@ -26,9 +26,10 @@ _NUMBER = re.compile(
 )
 _WORD = re.compile(r"[^\W\d_][\w%\[\]{}/^.'*µ-]*|[%‰]|\d+[^\W\d_]\w*", re.UNICODE)
 _ANNOTATION = re.compile(r"\{[^{}]*\}")
+_NO_UNITS = frozenset({"ph", "[ph]"})
 _YEAR = re.compile(r"(?:18|19|20|21)\d\d")
 
-_AFTER_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?\s?([^\s,;()\d–-][^\s,;()]*)")
+_AFTER_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?\s?([^\s,;:()\d–-][^\s,;()]*)")
 
 PLAIN_WORDS = frozenset(
     "a an the of on in at to and as by is was are were be been has had have it its this that which these "
@@ -37,6 +38,8 @@ PLAIN_WORDS = frozenset(
 )
 """Words that carry no clinical content of their own. Short on purpose: `for`, `with`, `since`, `from`,
 `history` and `reported` are not among them, because each changes what a sentence says."""
+
+NEGATIONS = frozenset("no not never none without denies denied negative refused declined absent nor".split())
 
 RELATIVE_DATE = re.compile(
     r"\b(today|yesterday|tomorrow|tonight|ago|(?<!most )recently|day\s+\d+|"
@@ -74,6 +77,10 @@ class Piece:
 
     token: DateToken | NumberToken
     window: frozenset[str]
+    start: int = 0
+    """Where it stands in the text: its first character…"""
+    end: int = 0
+    """…and its last-plus-one, the unit included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,10 @@ def take_apart(text: str, units: frozenset[str] = frozenset()) -> Sentence:
             spans.append((match.start(), match.end(), token))
             rest[match.start() : match.end()] = " " * (match.end() - match.start())
     remaining = "".join(rest)
+    consumed = 0
     for match in _NUMBER.finditer(remaining):
+        if match.start("number") < consumed:  # within a unit: `4.1 10*6/uL`
+            continue
         start, end = match.start("number"), match.end("number")
         if match["comparator"]:
             start = match.start("comparator")
@@ -116,6 +126,7 @@ def take_apart(text: str, units: frozenset[str] = frozenset()) -> Sentence:
             unit = _unit_after(remaining, end, units)
             end += unit[1] if unit else 0
             spans.append((start, end, NumberToken(number, unit[0] if unit else "")))
+            consumed = end
         rest[start:end] = " " * (end - start)
     return _assemble(text, "".join(rest), sorted(spans, key=lambda span: span[0]))
 
@@ -142,15 +153,15 @@ def words_of(text: str) -> tuple[str, ...]:
 
 def units_of(text: str) -> frozenset[str]:
     """Return the folded words that stand right after a number in a source, where they are not plain words."""
-    found = (match.group(1).rstrip(".").casefold() for match in _AFTER_NUMBER.finditer(_DATE.sub(" ", text)))
-    return frozenset(unit for unit in found if unit and unit not in PLAIN_WORDS)
+    found = (match.group(1).rstrip(".:").casefold() for match in _AFTER_NUMBER.finditer(_DATE.sub(" ", text)))
+    return frozenset(unit for unit in found if unit and unit not in PLAIN_WORDS | NEGATIONS)
 
 
 def _assemble(text: str, rest: str, spans: list[tuple[int, int, DateToken | NumberToken]]) -> Sentence:
     pieces: list[Piece] = []
     position = 0
     for start, end, token in spans:
-        pieces.append(Piece(token, frozenset(words_of(rest[position:start]))))
+        pieces.append(Piece(token, frozenset(words_of(rest[position:start])), start, end))
         position = end
     return Sentence(tuple(pieces), words_of(rest), frozenset(words_of(rest[position:])))
 
@@ -163,11 +174,11 @@ def _unit_after(text: str, end: int, units: frozenset[str]) -> tuple[str, int] |
     match = re.match(r"\s?([^\s,;()]+)", text[end:])
     if match is None:
         return None
-    unit = match.group(1).rstrip(".")
+    unit = match.group(1).rstrip(".:")
     if unit.casefold() not in units:
         return None
     # UCUM annotates what has no unit: `3 {score}` is a plain 3.
-    said = "" if _ANNOTATION.fullmatch(unit) else unit.casefold()
+    said = "" if _ANNOTATION.fullmatch(unit) or unit.casefold() in _NO_UNITS else unit.casefold()
     return said, match.start(1) + len(unit)
 
 
