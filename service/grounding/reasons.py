@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 _DETAILS = {
     "a_newer_status_is_recorded": "A newer entry says that it is not so any more.",
+    "change_is_another": "The cited values changed otherwise.",
+    "count_is_another": "The record holds another number of these, or not all of them are cited.",
     "as_needed_lost": "The entry says as needed, and the sentence does not.",
     "a_newer_one_is_recorded": "The record holds a newer one than the cited entry.",
     "age_is_another": "The age at that time is another one.",
@@ -37,6 +39,8 @@ _DETAILS = {
     "number_of_something_else": "Its number belongs to something else in the cited entry.",
     "relative_date": "It tells time from today, which will be wrong when it is read.",
     "said_before": "It repeats an earlier sentence.",
+    "second_pass_no": "Asked again, the engine found that the cited text says otherwise.",
+    "second_pass_not_stated": "Asked again, the engine found that the cited text does not say it.",
     "section_of_the_note_missing": "It quotes a note without the section that the sentence stands in.",
     "sign_not_in_source": "It holds a sign or a letter of odd shape that no cited entry has.",
     "status_lost": "The entry has a status that changes its meaning, and the sentence does not say it.",
