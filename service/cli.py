@@ -17,6 +17,7 @@ import uvicorn
 from connectors.errors import BrokenJson, ConnectorError
 from connectors.fhir.codec import decode
 from service.api.security import check_bind
+from service.commands import attest, recall, stale, stop, verify, withdraw
 from service.context.choose import TokenCount, choose_facts, required_in
 from service.context.render import whole_chat
 from service.context.stay import find_stay
@@ -291,6 +292,10 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
                     [(f.name, f.state, f.detail, f.advice) for f in findings])  # fmt: skip
     if any(finding.state == "failed" for finding in findings):
         raise typer.Exit(1)
+
+
+for command in (attest, withdraw, recall, stop, stale, verify):
+    command.register(app)
 
 
 async def _summarize(

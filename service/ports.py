@@ -23,10 +23,13 @@ RunId = NewType("RunId", str)
 
 DOCUMENT_SYSTEM = "urn:epicrisis:run-key"
 """Identifier system of the documents we write; the value is the run key."""
+ATTESTED_SYSTEM = "urn:epicrisis:attested"
+"""Identifier system of a document that a clinician made final; the value begins with the run key."""
 DEVICE_SYSTEM = "urn:epicrisis:model"
 """Identifier system of the Device that stands for a model; the value is its digest."""
-KEPT_AREAS = frozenset({"snapshot", "digest"})
-"""The areas of a Vault: fetched charts, and what the engine said about a window of one."""
+KEPT_AREAS = frozenset({"snapshot", "digest", "probe"})
+"""The areas of a Vault: fetched charts, what the engine said about a window of one, and how a model did in
+the probe of the second pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,160 @@ class Store(Protocol):
         ...
 
 
+class DocumentState(StrEnum):
+    """Where one of our documents stands, as far as we know."""
+
+    DRAFT = "draft"
+    ATTESTED = "attested"
+    SUPERSEDED = "superseded"
+    WITHDRAWN = "withdrawn"
+    FOREIGN = "foreign"
+    """Someone else changed the draft in the EHR: it is theirs, and left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class FiledDocument:
+    """One document of ours on a server, kept so that recall and expiry need not search the EHR."""
+
+    document: str
+    """`DocumentReference/7`"""
+    server: str
+    version: str
+    """The version that we wrote last; another one on the server means someone else's edit."""
+    run_id: RunId
+    patient: str
+    state: DocumentState
+    filed_at: datetime
+    expires_at: datetime | None = None
+    """Of a draft: when it is withdrawn."""
+    encounter: str = ""
+    """`Encounter/9`: the draft is withdrawn when it has ended."""
+    attested_by: str = ""
+    """`Practitioner/7`"""
+    changed_at: datetime | None = None
+    reason: str = ""
+    """Why it was withdrawn."""
+    dropped: tuple[str, ...] = ()
+    """What the server's write profile left out of it, and is kept here alone."""
+
+
+class StopScope(StrEnum):
+    """What is halted."""
+
+    ALL = "all"
+    MODEL = "model"
+    PROMPT = "prompt"
+    WARD = "ward"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Publishing halted, and what is stored hidden, for what `scope` and `value` name."""
+
+    scope: StopScope
+    value: str
+    """A model's digest or name, `history` or `history@3`, a ward as the record names it; empty for all."""
+    since: datetime
+    by: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which runs a recall is about; what is empty does not matter."""
+
+    model: str = ""
+    """Digest or name."""
+    prompt_id: str = ""
+    prompt_version: str = ""
+    source: str = ""
+    """`Observation/7`: given to the model or cited."""
+    source_version: str = ""
+    after: datetime | None = None
+    before: datetime | None = None
+    """Runs created in [after, before)."""
+
+
+class Closes(Protocol):
+    """Something held until it is closed."""
+
+    def close(self) -> None:
+        """Let it go."""
+        ...
+
+
+class DocumentStore(Protocol):
+    """Documents that were filed, and what is stopped. Every method raises StoreError."""
+
+    def put_document(self, document: FiledDocument) -> None:
+        """Keep a document, in place of what was known of it."""
+        ...
+
+    def get_document(self, server: str, document: str) -> FiledDocument | None:
+        """Return what is known of `DocumentReference/7` on this server, or None."""
+        ...
+
+    def documents_of(self, patient: str) -> Sequence[FiledDocument]:
+        """Return a patient's (`Patient/1`) documents, newest first."""
+        ...
+
+    def drafts(self) -> Sequence[FiledDocument]:
+        """Return every document that is still a draft, oldest first."""
+        ...
+
+    def find_documents(self, wanted: Wanted) -> Sequence[FiledDocument]:
+        """Return the documents of the runs that are wanted, oldest first."""
+        ...
+
+    def find_templates(self, prompt_id: str, prompt_version: str) -> Sequence[str]:
+        """Return the digests of the templates that runs used under this name and version."""
+        ...
+
+    def hold(self, key: str) -> Closes | None:
+        """Return the right to file under a run key until it is closed, or None where another has it.
+
+        It ends with the process, however that ends.
+        """
+        ...
+
+    def add_stop(self, stop: Stop) -> None:
+        """Halt from now on."""
+        ...
+
+    def lift_stop(self, scope: StopScope, value: str, by: str, at: datetime) -> int:
+        """Lift what was halted so, and return how many stops that were."""
+        ...
+
+    def stops(self) -> Sequence[Stop]:
+        """Return what is halted now, oldest first."""
+        ...
+
+
+class FilingStore(Store, DocumentStore, Protocol):
+    """Runs and documents in one place."""
+
+
+class Documents(Protocol):
+    """The documents that the EHR holds: what becomes of them after they were filed."""
+
+    @property
+    def base_url(self) -> str:
+        """The FHIR base URL, without a trailing slash."""
+        ...
+
+    async def read(self, reference: str) -> dict[str, Any]:
+        """Return a resource as it is now. Raises ConnectorError."""
+        ...
+
+    async def search(self, resource_type: str, params: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Return every resource of this type that matches. Raises ConnectorError."""
+        ...
+
+    async def file(self, bundle: dict[str, Any]) -> Receipt:
+        """Write a transaction exactly once. Raises ConnectorError; with it, file again."""
+        ...
+
+
 class Vault(Protocol):
     """Bytes kept encrypted under a key: snapshots of charts, digests of windows.
 
@@ -187,6 +344,9 @@ class Action(StrEnum):
     GENERATE = "generate"
     WRITE = "write"
     VIEW = "view"
+    ATTEST = "attest"
+    WITHDRAW = "withdraw"
+    STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,13 +394,8 @@ class Receipt(Protocol):
         ...
 
 
-class Ehr(Protocol):
+class Ehr(Documents, Protocol):
     """The hospital's record system: reading a patient, and filing what we wrote."""
-
-    @property
-    def base_url(self) -> str:
-        """The FHIR base URL, without a trailing slash."""
-        ...
 
     @property
     def access_profile(self) -> str:
@@ -261,8 +416,4 @@ class Ehr(Protocol):
 
     async def find_document(self, system: str, value: str) -> str | None:
         """Return the versioned reference of our current document with this identifier, or None."""
-        ...
-
-    async def file(self, bundle: dict[str, Any]) -> Receipt:
-        """Write a transaction exactly once. Raises ConnectorError; nothing half-written."""
         ...

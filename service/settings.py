@@ -63,6 +63,14 @@ class Settings(BaseSettings):
     fhir_timeout_s: float = Field(default=60.0, gt=0)
     fhir_concurrency: int = Field(default=6, ge=1, le=64)
 
+    file_when: Literal["draft", "attested"] = "draft"
+    """Whether drafts are filed as such, or kept here until a clinician attests them."""
+    write_profile: str = ""
+    """How the FHIR server is written to: generic, us-core, oracle-millennium, epic or minimal; empty chooses
+    by its CapabilityStatement."""
+    write_risk_signed_by: str = ""
+    """Who accepted in writing that this server drops what says that a draft is one; empty: nobody."""
+
     engine: Literal["vllm", "scripted"] = "vllm"
     engine_url: str = ""
     """An OpenAI-compatible vLLM, for example http://127.0.0.1:8000/v1; empty starts our own."""
@@ -77,6 +85,8 @@ class Settings(BaseSettings):
     """Folder with the served model's tokenizer.json, where a remote engine serves: counts are then local."""
     digest_windows: int | None = Field(default=None, ge=0)
     """How many parts of a chart beyond the budget one run may digest; empty: the profile's number."""
+    second_pass: Literal["auto", "off"] = "auto"  # noqa: S105 - no password
+    """Whether the engine is asked about what rules cannot settle, where it passes a probe."""
     prompts: Path | None = None
     """Folder with the site's own template sets, one folder each."""
     snapshot_days: int = Field(default=30, ge=0)

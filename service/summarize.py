@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,19 +21,19 @@ from connectors.errors import ConnectorError
 from connectors.fhir.pull import Pull
 from service.context.choose import choose_facts
 from service.context.chosen import Context
-from service.context.digests import BLOCK as DIGESTS
 from service.context.digests import Digest
 from service.context.render import Request, requests_for
 from service.context.stay import Stay, find_stay
 from service.context.templates import Library, TemplateSet, open_library
 from service.digest import Digester
 from service.engine.prompt import Completion, Engine, EngineInfo, Message
+from service.entailment import SecondPass
 from service.errors import EpicrisisError, RecordError
-from service.grounding.check import Checker
+from service.filing.desk import Desk, Manner
+from service.filing.publish import publish
 from service.grounding.complete import complete_summary
-from service.grounding.parse import parse_claims
 from service.grounding.since import Earlier
-from service.grounding.summary import RULES_VERSION, DraftClaim, Origin, Summary
+from service.grounding.summary import RULES_VERSION, Origin
 from service.ports import (
     DOCUMENT_SYSTEM,
     Action,
@@ -41,10 +41,10 @@ from service.ports import (
     AuditLog,
     Clock,
     Ehr,
+    FilingStore,
     RunId,
     RunInputs,
     RunState,
-    Store,
     StoredRun,
     Vault,
 )
@@ -53,8 +53,8 @@ from service.record.facts import Extracted, PatientRecord
 from service.record.required import required_facts
 from service.snapshot import Snapshot
 from service.texts.worker import TextReader, read_texts
+from service.verify import Verifier, verifying_inputs
 from service.writeback.moment import show_instant
-from service.writeback.transaction import build_transaction, refusal
 
 Progress = Callable[[str, str], None]
 """`(stage, detail)`: the detail is safe to show on a terminal; it never names a patient."""
@@ -84,6 +84,12 @@ class Outcome:
     claims_from_model: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    claims_repaired: int = 0
+    """Published, and written anew after the rules had refused an earlier sentence."""
+    claims_corrected: int = 0
+    """Published under another citation than the model's (SAFETY 14)."""
+    claims_lowered: int = 0
+    """Borne out by the rules, and refused by the second pass."""
     resources_changed: int | None = None
     """How many resources a refresh brought; None where the record was read whole."""
     reason: str = ""
@@ -116,7 +122,7 @@ class Summarizer:
         *,
         ehr: Ehr,
         engine: Engine,
-        store: Store,
+        store: FilingStore,
         audit: AuditLog,
         clock: Clock,
         software_version: str,
@@ -126,19 +132,23 @@ class Summarizer:
         library: Library | None = None,
         vault: Vault | None = None,
         texts: TextReader | None = None,
+        second_pass: SecondPass | None = None,
+        manner: Callable[[], Awaitable[Manner]] | None = None,
     ) -> None:
         self._ehr = ehr
         self._engine = engine
         self._store = store
         self._audit = audit
         self._clock = clock
-        self._version = software_version
         self._budget = budget_tokens
         self._windows = digest_windows
         self._policy = policy or Policy()
         self._library = library or open_library()
         self._vault = vault
         self._texts = texts or TextReader()
+        self._second_pass = second_pass
+        self._version = software_version
+        self._manner = manner
 
     async def summarize(
         self,
@@ -242,6 +252,7 @@ class Summarizer:
                     "temperature": profile.temperature,
                     "seed": SEED,
                     "digest_windows": self._most_windows(info),
+                    **verifying_inputs(self._second_pass),
                 },
                 record_digest=_record_digest(record, self._policy, texts),
                 rules_version=RULES_VERSION,
@@ -260,9 +271,10 @@ class Summarizer:
         if dry_run:
             return None
         document = await self._ehr.find_document(DOCUMENT_SYSTEM, inputs.key)
-        if document:
+        stored = await asyncio.to_thread(self._store.find_by_key, inputs.key)
+        if document and (stored is None or stored.state is not RunState.GENERATED):
             return document
-        return await asyncio.to_thread(self._store.find_by_key, inputs.key)
+        return stored  # one that is GENERATED was interrupted: filing it again completes what is there
 
     async def _unchanged(
         self, inputs: RunInputs, record: PatientRecord, document: str, watch: Stopwatch
@@ -294,10 +306,16 @@ class Summarizer:
             requests = requests_for(context, templates, info.profile, seed=SEED)
         with watch.stage("generate"):
             completions = await self._generate(requests, actor, inputs.patient, watch.tell)
+        verified = await Verifier(
+            self._engine, info, templates, record, context, self._second_pass, watch.stage, watch.tell, SEED
+        ).verify(requests, completions)
+        if verified.completions:
+            counts = {"requests": len(verified.completions)}
+            self._record(Action.GENERATE, actor, inputs.patient, counts=counts)
         with watch.stage("verify"):
             before = await asyncio.to_thread(self._store.find_latest, inputs.patient, inputs.kind)
             summary = await asyncio.to_thread(
-                verify_completions, inputs.kind, record, context, templates, requests, completions,
+                complete_summary, inputs.kind, record, context, templates, verified.claims,
                 earlier_of(before, record),
             )  # fmt: skip
         run = StoredRun(
@@ -306,9 +324,9 @@ class Summarizer:
             state=RunState.GENERATED,
             created_at=self._clock(),
             read_at=pull.read_at,
-            prompts=tuple(request.prompt for request in requests),
-            completions=completions,
-            summary=summary,
+            prompts=(*(request.prompt for request in requests), *verified.prompts),
+            completions=(*completions, *verified.completions),
+            summary=replace(summary, second_pass=verified.second_pass),
         )
         await asyncio.to_thread(self._store.save, run)
         return run
@@ -377,19 +395,9 @@ class Summarizer:
         """File the stored run, or say why not. What is written depends on the stored run alone."""
         if dry_run:
             return RunState.DRY, "", "Dry run: nothing was written to the EHR."
-        why_not = refusal(run.summary)
-        if why_not:
-            return RunState.INCOMPLETE if run.summary.incomplete else RunState.WITHHELD, "", why_not
-        bundle = await asyncio.to_thread(build_transaction, run, software_version=self._version)
-        try:
-            receipt = await self._ehr.file(bundle)
-        except ConnectorError as error:
-            self._record(Action.WRITE, actor, run.inputs.patient, outcome=error.code, run_id=run.run_id)
-            self._store.finish(run.run_id, RunState.GENERATED, "", error.code)
-            raise
-        self._record(Action.WRITE, actor, run.inputs.patient, run_id=run.run_id, target=receipt.document)
-        state = RunState.FILED if receipt.created else RunState.UNCHANGED
-        return state, receipt.document, "" if receipt.created else "The document was already there."
+        manner = await self._manner() if self._manner else Manner(self._version)
+        desk = Desk(self._ehr, self._store, self._store, self._audit, self._clock, manner)
+        return await publish(desk, run, actor)
 
     def _record(self, action: Action, actor: str, patient: str, **more: Any) -> None:
         self._audit.append(AuditEntry(action, actor, patient, self._clock(), **more))
@@ -438,37 +446,6 @@ def default_budget(info: EngineInfo) -> int:
     return max(200, min(room, GUIDED_BUDGET_TOKENS) if info.profile.mode == "guided" else room)
 
 
-def verify_completions(
-    kind: str,
-    record: PatientRecord,
-    context: Context,
-    templates: TemplateSet,
-    requests: tuple[Request, ...],
-    completions: tuple[Completion, ...],
-    earlier: Earlier | None = None,
-) -> Summary:
-    """Check every claim of every answer against the record, and complete what is missing."""
-    checker = Checker(context, record)
-    claims = [
-        checker.check(draft)
-        for request, completion in zip(requests, completions, strict=True)
-        for draft in parse_claims(completion.text, request.section)
-    ]
-    if all(request.section is not None for request in requests):
-        # A guided model was asked about single facts: what it told of whole windows is added as it is.
-        claims += [checker.check(draft) for draft in told_by_digests(context)]
-    return complete_summary(kind, record, context, templates, claims, earlier)
-
-
-def told_by_digests(context: Context) -> Iterator[DraftClaim]:
-    """Yield each sentence of the digests that a Context shows, citing the label that stands for its facts."""
-    for block in context.blocks:
-        if block.key == DIGESTS:
-            for line in block.lines:
-                if line.label is not None:
-                    yield DraftClaim("", line.text, (line.label,))
-
-
 def _outcome(
     run: StoredRun,
     record: PatientRecord,
@@ -493,5 +470,8 @@ def _outcome(
         claims_from_model=sum(claim.origin is Origin.MODEL for claim in published),
         cached_tokens=sum(completion.usage.cached_tokens for completion in run.completions),
         completion_tokens=sum(completion.usage.completion_tokens for completion in run.completions),
+        claims_repaired=sum(claim.repaired for claim in published),
+        claims_corrected=sum(claim.corrected for claim in published),
+        claims_lowered=sum(claim.is_lowered for claim in run.summary.refused),
         reason=reason,
     )

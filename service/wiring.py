@@ -16,9 +16,10 @@ from fastapi import FastAPI
 from connectors.auth import Auth, BasicAuth, BearerAuth, NoAuth, SmartBackendAuth
 from connectors.fhir.client import FhirClient
 from connectors.fhir.ehr import FhirEhr
+from connectors.fhir.write_offer import read_offer
 from connectors.keys import SigningKey
 from connectors.limits import Limits
-from service.api.app import create_app
+from service.api.app import LOCAL_USER, create_app
 from service.context.templates import open_library
 from service.engine.local import LocalEngine
 from service.engine.openai import OpenAIEngine
@@ -26,15 +27,19 @@ from service.engine.profiles import profile_for
 from service.engine.prompt import Engine, Profile
 from service.engine.scripted import ScriptedEngine
 from service.engine.weights import DEMONSTRATION_MODEL, prepare_demonstration_model, resolve_model
+from service.entailment import SecondPass
 from service.errors import SettingsError
-from service.ports import KEPT_AREAS
+from service.filing.desk import Desk, Manner
+from service.ports import KEPT_AREAS, StoredRun
 from service.record.assemble import Policy
 from service.settings import FhirAuth, Settings
+from service.staleness import Lookout, Staleness
 from service.store.cipher import Cipher
 from service.store.database import open_cipher
 from service.store.sql import SqlAuditLog, SqlStore
 from service.store.vault import SqlVault
 from service.summarize import Progress, Summarizer
+from service.writeback.profiles import choose_profile, profile_named
 
 
 class ClosingEngine(Engine, Protocol):
@@ -207,7 +212,32 @@ async def open_summarizer(
             policy=policy(settings),
             library=library,
             vault=vault,
+            second_pass=SecondPass(vault) if settings.second_pass == "auto" else None,  # noqa: S105
+            manner=partial(manner_of, settings, client),
         )
+
+
+async def manner_of(settings: Settings, client: FhirClient) -> Manner:
+    """Return how this site writes to this server. Raises SettingsError, and ConnectorError."""
+    name = settings.write_profile
+    if not name:
+        offer = await read_offer(client)
+        name = choose_profile(offer.software, offer.guides, offer.creates)
+    profile = profile_named(name, risk_signed_by=settings.write_risk_signed_by)
+    return Manner(software_version(), profile, settings.file_when)
+
+
+@asynccontextmanager
+async def open_desk(settings: Settings, fhir_url: str | None = None) -> AsyncIterator[Desk]:
+    """Plug in what filing needs, without an engine; close it when the block ends, well or badly."""
+    async with AsyncExitStack() as stack:
+        store, audit = open_store(settings)
+        stack.callback(store.close)
+        stack.callback(audit.close)
+        client = fhir_client(settings, fhir_url)
+        stack.push_async_callback(client.aclose)
+        ehr = FhirEhr(client, now=utc_now)
+        yield Desk(ehr, store, store, audit, utc_now, await manner_of(settings, client))
 
 
 def policy(settings: Settings) -> Policy:
@@ -218,10 +248,21 @@ def policy(settings: Settings) -> Policy:
 def build_app(settings: Settings) -> FastAPI:
     """Return the pages, on the configured store."""
     store, audit = open_store(settings)
+    vault = open_vault(settings)
+
+    async def ask(run: StoredRun) -> Staleness:
+        client = fhir_client(settings, settings.fhir_url or run.inputs.server)
+        try:
+            lookout = Lookout(FhirEhr(client, now=utc_now), audit, utc_now, policy(settings), vault)
+            return await lookout.ask(run, LOCAL_USER)
+        finally:
+            await client.aclose()
+
     return create_app(
         store=store,
         audit=audit,
         clock=utc_now,
         allowed_hosts=settings.allowed_hosts,
         version=software_version(),
+        ask=ask,
     )

@@ -1,34 +1,25 @@
 """Filing what we wrote: one transaction, exactly once, also when an answer is lost on the way.
 
-Entries are conditional (`request.ifNoneExist`, or PUT at a derived id), so that writing one again finds what
-is there. Servers without transactions get the entries one by one (`connectors.fhir.singly`).
+Entries are conditional (`request.ifNoneExist`, `ifMatch`, or PUT at a derived id), so that writing one again
+finds what is there. Servers without transactions get the entries one by one (`connectors.fhir.singly`), and
+so does the rest of a transaction of which a part is there: not every server keeps all or nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
 
-from connectors.errors import (
-    BrokenJson,
-    ConflictError,
-    ConnectorError,
-    CutOff,
-    NotFhir,
-    ServerFailed,
-    TimedOut,
-    TooLarge,
-)
-from connectors.fhir.client import FhirClient
+from connectors.errors import ConflictError, ConnectorError, NotFhir
+from connectors.fhir.capabilities import Capabilities
+from connectors.fhir.client import FhirClient, Written
 from connectors.fhir.codec import dicts
+from connectors.fhir.pin import pin_targets
 from connectors.fhir.reference import Reference, reference_of, reference_of_write
 from connectors.fhir.singly import write_singly
-from connectors.fhir.transaction import Entry, document_index, has_identifier, parse_entries
+from connectors.fhir.transaction import Entry, document_index, has_identifier, may_be_repeated, parse_entries
+from connectors.fhir.write import DOUBTFUL, LOST, find_written
 
-_LOST = (TimedOut, CutOff, ServerFailed, NotFhir, BrokenJson, TooLarge)
-"""After these the transaction may or may not have been written."""
 _NO_TRANSACTIONS = frozenset({403, 404, 405, 501})
 """Statuses of a server that declares transactions and then has none for us: nothing was written."""
 
@@ -42,7 +33,9 @@ class Filed:
     created: bool
     """False when the document was already there."""
     references: tuple[str, ...] = ()
-    """Every resource of the transaction that could be identified, versioned, in order."""
+    """Where every entry of the transaction is, versioned, in order."""
+    pinned: bool = True
+    """False where the server lets nobody pin a Provenance to the version of its target."""
 
 
 async def find_document(client: FhirClient, system: str, value: str) -> str | None:
@@ -59,64 +52,89 @@ async def find_document(client: FhirClient, system: str, value: str) -> str | No
 
 
 async def file_transaction(client: FhirClient, bundle: dict[str, Any]) -> Filed:
-    """Write a transaction Bundle exactly once.
+    """Write a transaction Bundle exactly once, and pin its Provenances to the versions that they are about.
 
     After a lost answer the document is looked for before anything is sent again; `created` is then True,
-    since the write was ours. Raises ConnectorError when it was not, or cannot be known to be, written.
+    since the write was ours. Raises PreconditionFailed where a version that an entry expects has moved on,
+    and ConnectorError when the whole was not, or cannot be known to be, written: then it may be filed again.
     """
     entries = parse_entries(bundle)
-    capabilities = await client.capabilities()
-    if capabilities.transaction:
-        try:
-            return await _post(client, bundle, entries)
-        except ConnectorError as error:
-            if error.status not in _NO_TRANSACTIONS:
-                raise
-    written = await write_singly(client, capabilities, entries)
-    document = written[document_index(entries)]
-    references = tuple(str(w.reference) for w in written)
-    return Filed(await _versioned(client, document.reference), document.created, references)
+    index = document_index(entries)
+    written = await _write(client, await client.capabilities(), bundle, entries)
+    pinned = await pin_targets(client, entries, written)
+    document = await _versioned(client, written[index].reference)
+    return Filed(document, written[index].created, tuple(str(w.reference) for w in written), pinned)
 
 
-async def _post(client: FhirClient, bundle: dict[str, Any], entries: list[Entry]) -> Filed:
+async def _write(
+    client: FhirClient, capabilities: Capabilities, bundle: dict[str, Any], entries: list[Entry]
+) -> list[Written]:
+    if not capabilities.transaction or await _document_is_there(client, entries):
+        return await write_singly(client, capabilities, entries)
     try:
-        return await _read_response(client, await client.transaction(bundle), entries)
-    except (ConflictError, *_LOST) as error:
-        was_lost = not isinstance(error, ConflictError)
-        found = await _look_for(client, entries, created=was_lost)
-        if found is not None:
-            return found
-        if not all(entry.is_conditional for entry in entries):
+        return await _post(client, capabilities, bundle, entries)
+    except ConnectorError as error:
+        if error.status not in _NO_TRANSACTIONS:
             raise
-    filed = await _read_response(client, await client.transaction(bundle), entries)
-    return replace(filed, created=filed.created or was_lost)
+    return await write_singly(client, capabilities, entries)
 
 
-async def _read_response(client: FhirClient, response: dict[str, Any], entries: list[Entry]) -> Filed:
+async def _post(
+    client: FhirClient, capabilities: Capabilities, bundle: dict[str, Any], entries: list[Entry]
+) -> list[Written]:
+    was_lost = False
+    try:
+        return await _answered(client, capabilities, bundle, entries)
+    except DOUBTFUL as error:
+        was_lost = isinstance(error, LOST)
+        if not await _document_is_there(client, entries):
+            expects = any(entry.if_match for entry in entries)
+            if not may_be_repeated(entries) or (expects and isinstance(error, ConflictError)):
+                raise
+            written = await _again(client, capabilities, bundle, entries)
+            return [Written(w.reference, w.created or was_lost) for w in written]
+    written = await write_singly(client, capabilities, entries)
+    return [Written(w.reference, w.created or was_lost) for w in written]
+
+
+async def _again(
+    client: FhirClient, capabilities: Capabilities, bundle: dict[str, Any], entries: list[Entry]
+) -> list[Written]:
+    """Post what was not written once more; a second conflict is with another filing of the same."""
+    try:
+        return await _answered(client, capabilities, bundle, entries)
+    except ConflictError:
+        if not await _document_is_there(client, entries):
+            raise
+    return await write_singly(client, capabilities, entries)
+
+
+async def _answered(
+    client: FhirClient, capabilities: Capabilities, bundle: dict[str, Any], entries: list[Entry]
+) -> list[Written]:
+    response = await client.transaction(bundle)
     answers = dicts(response.get("entry"))
     if len(answers) != len(entries):
         raise NotFhir("The server answered the transaction without saying what became of each entry.")
-    index = document_index(entries)
-    references = [_reference_of_answer(answer) for answer in answers]
-    document = references[index]
-    if document is None:
-        raise NotFhir("The server answered the transaction without saying where the document is.")
-    return Filed(
-        document=await _versioned(client, document),
-        created=_status(answers[index]) == "201",
-        references=tuple(str(reference) for reference in references if reference),
-    )
+    written = [_written(answer) for answer in answers]
+    if not all(_status(answer).startswith("2") for answer in answers):
+        # Some servers carry out what they can and report the rest: do the rest, or meet its error.
+        return await write_singly(client, capabilities, entries)
+    if any(w is None for w in written):
+        raise NotFhir("The server answered the transaction without saying where everything is.")
+    return [w for w in written if w is not None]
 
 
-def _reference_of_answer(answer: dict[str, Any]) -> Reference | None:
+def _written(answer: dict[str, Any]) -> Written | None:
     response = answer.get("response")
     response = response if isinstance(response, dict) else {}
     location, etag = response.get("location"), response.get("etag")
-    return reference_of_write(
+    reference = reference_of_write(
         location if isinstance(location, str) else "",
         etag if isinstance(etag, str) else "",
         answer.get("resource"),
     )
+    return Written(reference, created=_status(answer) == "201") if reference else None
 
 
 def _status(answer: dict[str, Any]) -> str:
@@ -125,34 +143,16 @@ def _status(answer: dict[str, Any]) -> str:
     return status[:3] if isinstance(status, str) else ""
 
 
+async def _document_is_there(client: FhirClient, entries: list[Entry]) -> bool:
+    document = entries[document_index(entries)]
+    return await find_written(client, document, document.resource) is not None
+
+
 async def _versioned(client: FhirClient, reference: Reference) -> str:
     """Return the reference with its version, asking the server where its answer did not say."""
     if reference.version:
         return str(reference)
     return str(reference_of(await client.read(str(reference))) or reference)
-
-
-async def _look_for(client: FhirClient, entries: list[Entry], *, created: bool) -> Filed | None:
-    document = entries[document_index(entries)]
-    for identifier in dicts(document.resource.get("identifier")):
-        system, value = identifier.get("system"), identifier.get("value")
-        if isinstance(system, str) and isinstance(value, str):
-            found = await find_document(client, system, value)
-            if found is not None:
-                others = [await _resolve(client, entry) for entry in entries if entry is not document]
-                return Filed(found, created, (found, *(str(other) for other in others if other)))
-    return None
-
-
-async def _resolve(client: FhirClient, entry: Entry) -> Reference | None:
-    """Return where an entry's resource is by now; None where that cannot be told."""
-    with contextlib.suppress(ConnectorError):
-        if entry.method == "PUT":
-            return reference_of(await client.read(entry.url))
-        if entry.if_none_exist:
-            found = await client.search(entry.url, parse_qsl(entry.if_none_exist))
-            return reference_of(found[0]) if len(found) == 1 else None
-    return None
 
 
 def _is_withdrawn(document: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from connectors.fhir.patient import pull_patient
 from connectors.fhir.pull import Pull
 from connectors.fhir.reference import parse_patient_id
 from connectors.fhir.refresh import refresh_patient
+from connectors.http import Params
 
 
 def utc_now() -> datetime:
@@ -56,6 +57,14 @@ class FhirEhr:
     async def find_document(self, system: str, value: str) -> str | None:
         """Return the versioned reference of the document with this identifier, or None."""
         return await find_document(self._client, system, value)
+
+    async def read(self, reference: str) -> dict[str, Any]:
+        """Return the resource at `Type/id` as it is now. Raises ConnectorError."""
+        return await self._client.read(reference)
+
+    async def search(self, resource_type: str, params: Params) -> list[dict[str, Any]]:
+        """Return every resource of this type that matches. Raises ConnectorError."""
+        return await self._client.search(resource_type, params)
 
     async def file(self, bundle: dict[str, Any]) -> Filed:
         """Write a transaction exactly once. Raises ConnectorError; nothing half-written."""

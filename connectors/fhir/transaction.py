@@ -22,6 +22,8 @@ class Entry:
     url: str
     """`Device`, or `Provenance/derived-id`"""
     if_none_exist: str
+    if_match: str = ""
+    """The version id that a PUT expects to find; empty where none is expected."""
 
     @property
     def resource_type(self) -> str:
@@ -55,7 +57,21 @@ def _parse_entry(entry: dict[str, Any]) -> Entry:
         method=str(request["method"]),
         url=str(request["url"]),
         if_none_exist=str(request.get("ifNoneExist", "")),
+        if_match=parse_etag(str(request.get("ifMatch", ""))),
     )
+
+
+def parse_etag(etag: str) -> str:
+    """Return the version id of `W/"1"` (R4 http 3.1.0.1.3)."""
+    return etag.removeprefix("W/").strip('"')
+
+
+def may_be_repeated(entries: list[Entry]) -> bool:
+    """Tell whether the whole may be sent again: each entry is conditional, or one expects a version.
+
+    A transaction that was written has moved that version on, so its repetition is refused as a whole.
+    """
+    return all(entry.is_conditional for entry in entries) or any(entry.if_match for entry in entries)
 
 
 def document_index(entries: list[Entry]) -> int:
@@ -79,8 +95,12 @@ def has_identifier(resource: dict[str, Any], system: str, value: str) -> bool:
 
 
 def in_dependency_order(entries: list[Entry]) -> list[int]:
-    """Return positions so that each entry comes after those it refers to. Raises ValueError on a circle."""
-    needs = {i: _refers_to(entry, entries) for i, entry in enumerate(entries)}
+    """Return positions so that each entry comes after those it refers to. Raises ValueError on a circle.
+
+    What is updated comes after all that stands before it in the bundle: nothing is superseded before what
+    replaces it is there. A Provenance comes last, when the versions that it is about are known.
+    """
+    needs = {i: _needs(i, entry, entries) for i, entry in enumerate(entries)}
     order: list[int] = []
     while len(order) < len(entries):
         ready = [i for i in needs if i not in order and needs[i] <= set(order)]
@@ -88,6 +108,15 @@ def in_dependency_order(entries: list[Entry]) -> list[int]:
             raise ValueError("the entries of the transaction refer to each other in a circle")
         order += ready
     return order
+
+
+def _needs(index: int, entry: Entry, entries: list[Entry]) -> set[int]:
+    needs = _refers_to(entry, entries)
+    if entry.if_match:
+        needs |= set(range(index))
+    if entry.resource_type == "Provenance":
+        needs |= {i for i, other in enumerate(entries) if other.if_match}
+    return needs
 
 
 def _refers_to(entry: Entry, entries: list[Entry]) -> set[int]:

@@ -17,11 +17,14 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from service.api.access import AccessLog, LastResort
 from service.api.export import export_run
+from service.api.freshness import Ask, add_freshness
+from service.api.keys import Jwks, add_keys
 from service.api.pages import build_page, list_runs
 from service.api.render import page, plain_page
 from service.api.security import HostAllowList, SecurityHeaders, check_bind
 from service.errors import StoreError
-from service.ports import Action, AuditEntry, AuditLog, Clock, RunId, Store, StoredRun
+from service.filing.stopped import is_stopped
+from service.ports import Action, AuditEntry, AuditLog, Clock, FilingStore, RunId, StoredRun
 
 __all__ = ["ROWS_A_PAGE", "check_bind", "create_app"]
 
@@ -37,8 +40,13 @@ _SENTENCES: Final = {
     400: "Epicrisis does not understand this address.",
     404: "There is no such page or summary here.",
     405: "This page can be read, and nothing else.",
+    423: "This summary is stopped: it is not shown until the stop is lifted. The chart is not affected.",
 }
 _BACK: Final = "Go back to the list of summaries."
+
+
+LOCAL_USER = "user:local"
+"""Who looks at the pages, as long as they answer this machine alone."""
 
 
 class AuditFailedError(Exception):
@@ -46,11 +54,25 @@ class AuditFailedError(Exception):
 
 
 def create_app(
-    *, store: Store, audit: AuditLog, clock: Clock, allowed_hosts: tuple[str, ...], version: str
+    *,
+    store: FilingStore,
+    audit: AuditLog,
+    clock: Clock,
+    allowed_hosts: tuple[str, ...],
+    version: str,
+    ask: Ask | None = None,
+    jwks: Jwks | None = None,
 ) -> FastAPI:
-    """Return the application. It answers under `allowed_hosts` alone; serve it with `access_log=False`."""
+    """Return the application. It answers under `allowed_hosts` alone; serve it with `access_log=False`.
+
+    `ask` compares a stored run with its chart; without it no page says whether a summary still holds.
+    `jwks` are the public keys that documents are signed with.
+    """
     app = FastAPI(title="Epicrisis", version=version, docs_url=None, redoc_url=None, openapi_url=None)
-    Pages(store, audit, clock, version).add_to(app)
+    pages = Pages(store, audit, clock, version)
+    pages.add_to(app)
+    add_freshness(app, pages.view, ask)
+    add_keys(app, jwks)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _add_errors(app)
     app.add_middleware(HostAllowList, allowed=allowed_hosts)
@@ -63,7 +85,7 @@ def create_app(
 class Pages:
     """The routes, over the store and the audit log that they need."""
 
-    def __init__(self, store: Store, audit: AuditLog, clock: Clock, version: str) -> None:
+    def __init__(self, store: FilingStore, audit: AuditLog, clock: Clock, version: str) -> None:
         self._store = store
         self._audit = audit
         self._clock = clock
@@ -108,12 +130,12 @@ class Pages:
 
     def summary(self, run_id: str) -> Response:
         """Show one summary beside its sources."""
-        run = self._view(run_id)
+        run = self.view(run_id)
         return page("summary.html", page=build_page(run, self._clock()), version=self._version)
 
     def source(self, run_id: str, n: Annotated[int, Path(ge=1, le=LAST_PAGE)]) -> Response:
         """Show one source as a page of its own."""
-        shown = build_page(self._view(run_id), self._clock())
+        shown = build_page(self.view(run_id), self._clock())
         found = shown.source(n)
         if found is None:
             raise HTTPException(404)
@@ -121,18 +143,20 @@ class Pages:
 
     def summary_as_json(self, run_id: str) -> Response:
         """Return one summary as JSON."""
-        return Response(export_run(self._view(run_id)), media_type="application/json")
+        return Response(export_run(self.view(run_id)), media_type="application/json")
 
-    def _view(self, run_id: str) -> StoredRun:
+    def view(self, run_id: str) -> StoredRun:
         """Return a run whose viewing is on record. Raises 400, 404, StoreError or AuditFailedError."""
         if not _RUN_ID.fullmatch(run_id):
             raise HTTPException(400)
         run = self._store.get(RunId(run_id))
         if run is None:
             raise HTTPException(404)
+        if is_stopped(run, self._store.stops()):
+            raise HTTPException(423)
         entry = AuditEntry(
             action=Action.VIEW,
-            actor="user:local",
+            actor=LOCAL_USER,
             patient=run.inputs.patient,
             at=self._clock(),
             run_id=run.run_id,

@@ -17,10 +17,9 @@ from service.record.facts import FactId, ResourceVersion
 from service.store.cipher import Cipher
 from service.store.codec import decode_run, encode_run
 from service.store.database import Database
-from service.store.tables import AuditTable, CitationTable, ClaimTable, RunTable
+from service.store.documents import PATIENT, SOURCE, SqlDocuments
+from service.store.tables import AuditTable, CitationTable, ClaimTable, GivenTable, RunTable
 
-_SOURCE = "source"
-_PATIENT = "patient"
 _NEWEST_FIRST = (col(RunTable.created_at).desc(), col(RunTable.id).desc())
 _WHOLE = (
     col(RunTable.run_id),
@@ -45,11 +44,11 @@ _ROW = (
 )
 
 
-class SqlStore:
-    """The Store on a SQLite file. Opening it migrates the database and checks the key."""
+class SqlStore(SqlDocuments):
+    """Store and DocumentStore on a SQLite file. Opening it migrates the database and checks the key."""
 
     def __init__(self, url: str, cipher: Cipher) -> None:
-        self.database = Database(url, cipher)
+        super().__init__(Database(url, cipher))
 
     def close(self) -> None:
         """Close every connection."""
@@ -66,6 +65,7 @@ class SqlStore:
             session.add_all(_claim_rows(row.id, run.summary, cipher))
             session.flush()
             session.add_all(_citation_rows(row.id, run.summary, cipher))
+            session.add_all(_given_rows(row.id, run.summary, cipher))
 
     def finish(
         self,
@@ -99,7 +99,7 @@ class SqlStore:
 
         Raises StoreError.
         """
-        hashed = self.database.cipher.keyed_hash(_PATIENT, patient)
+        hashed = self.database.cipher.keyed_hash(PATIENT, patient)
         wanted = (
             col(RunTable.patient_hash) == hashed,
             col(RunTable.kind) == kind,
@@ -116,12 +116,12 @@ class SqlStore:
 
     def find_by_patient(self, patient: str) -> tuple[RunId, ...]:
         """Return every run about a patient (`Patient/1`), newest first. Raises StoreError."""
-        hashed = self.database.cipher.keyed_hash(_PATIENT, patient)
+        hashed = self.database.cipher.keyed_hash(PATIENT, patient)
         return self._ids(col(RunTable.patient_hash) == hashed)
 
     def find_by_source(self, reference: str, version: str | None = None) -> tuple[RunId, ...]:
         """Return every run with a claim that cites a resource, in this version or in any, newest first."""
-        hashed = self.database.cipher.keyed_hash(_SOURCE, reference)
+        hashed = self.database.cipher.keyed_hash(SOURCE, reference)
         citing = select(CitationTable.run).where(col(CitationTable.source_hash) == hashed)
         if version is not None:
             citing = citing.where(col(CitationTable.version) == version)
@@ -156,7 +156,7 @@ class SqlAuditLog:
             actor=entry.actor,
             outcome=entry.outcome,
             run_id=entry.run_id,
-            patient_hash=self.database.cipher.keyed_hash(_PATIENT, entry.patient),
+            patient_hash=self.database.cipher.keyed_hash(PATIENT, entry.patient),
             patient=entry.patient,
             target=entry.target,
             counts=dict(entry.counts),
@@ -168,7 +168,7 @@ class SqlAuditLog:
         """Return the newest entries, of one patient or of all, newest first. Raises StoreError."""
         wanted = select(AuditTable).order_by(col(AuditTable.id).desc()).limit(max(limit, 0))
         if patient is not None:
-            hashed = self.database.cipher.keyed_hash(_PATIENT, patient)
+            hashed = self.database.cipher.keyed_hash(PATIENT, patient)
             wanted = wanted.where(col(AuditTable.patient_hash) == hashed)
         with self.database.reading() as session:
             return tuple(_entry(row) for row in session.exec(wanted))
@@ -191,7 +191,7 @@ def _run_row(run: StoredRun, cipher: Cipher) -> RunTable:
         template_digest=inputs.template_digest,
         record_digest=inputs.record_digest,
         rules_version=inputs.rules_version,
-        patient_hash=cipher.keyed_hash(_PATIENT, inputs.patient),
+        patient_hash=cipher.keyed_hash(PATIENT, inputs.patient),
         patient=inputs.patient,
         patient_name=summary.identity.name,
         document=run.document,
@@ -237,10 +237,20 @@ def _citation_rows(run: int, summary: Summary, cipher: Cipher) -> Iterator[Citat
                 run=run,
                 claim=ordinal,
                 position=position,
-                source_hash=cipher.keyed_hash(_SOURCE, source.reference),
+                source_hash=cipher.keyed_hash(SOURCE, source.reference),
                 version=source.version or "",
                 digest=source.digest,
             )
+
+
+def _given_rows(run: int, summary: Summary, cipher: Cipher) -> Iterator[GivenTable]:
+    given = {
+        (cipher.keyed_hash(SOURCE, source.reference), source.version or "")
+        for fact in summary.facts
+        for source in fact.sources
+    }
+    for source_hash, version in sorted(given):
+        yield GivenTable(run=run, source_hash=source_hash, version=version)
 
 
 def _resource_of(fact_id: FactId) -> str:

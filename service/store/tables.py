@@ -136,3 +136,55 @@ class KeyCheckTable(SQLModel, table=True):
     id: int = Field(default=1, primary_key=True)
     lookup_hash: str
     sealed: str = Field(sa_column=Column(Encrypted("epicrisis_key_check.sealed"), nullable=False))
+
+
+class GivenTable(SQLModel, table=True):
+    """One resource version that a run's model was given, cited or not: recall by a bad input needs all."""
+
+    __tablename__ = "epicrisis_given"
+    __table_args__ = (
+        ForeignKeyConstraint(["run"], ["epicrisis_run.id"], name="fk_epicrisis_given_run"),
+        Index("ix_epicrisis_given_source", "source_hash", "version"),
+    )
+
+    run: int = Field(primary_key=True)
+    source_hash: str = Field(primary_key=True)
+    version: str = Field(primary_key=True)
+
+
+class DocumentTable(SQLModel, table=True):
+    """One document of ours on a server, and where it stands."""
+
+    __tablename__ = "epicrisis_document"
+    __table_args__ = (
+        UniqueConstraint("document_hash", name="uq_epicrisis_document_document"),
+        Index("ix_epicrisis_document_run", "run_id"),
+        Index("ix_epicrisis_document_patient", "patient_hash", "id"),
+        Index("ix_epicrisis_document_state", "state", "filed_at"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    document_hash: str
+    """Keyed hash of server and reference."""
+    run_id: str
+    patient_hash: str
+    state: str
+    version: str
+    filed_at: datetime = Field(sa_column=Column(UtcInstant, nullable=False))
+    expires_at: datetime | None = Field(default=None, sa_column=Column(UtcInstant, nullable=True))
+    content: str = Field(sa_column=Column(Encrypted("epicrisis_document.content"), nullable=False))
+
+
+class StopTable(SQLModel, table=True):
+    """One halt of publishing. `value` may name a ward: it is sealed, and small enough to be read whole."""
+
+    __tablename__ = "epicrisis_stop"
+
+    id: int | None = Field(default=None, primary_key=True)
+    scope: str
+    since: datetime = Field(sa_column=Column(UtcInstant, nullable=False))
+    by: str
+    lifted_at: datetime | None = Field(default=None, sa_column=Column(UtcInstant, nullable=True))
+    lifted_by: str = ""
+    value: str = Field(sa_column=Column(Encrypted("epicrisis_stop.value"), nullable=False))
+    reason: str = Field(sa_column=Column(Encrypted("epicrisis_stop.reason"), nullable=False))

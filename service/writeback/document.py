@@ -1,28 +1,21 @@
-"""The DocumentReference: a labelled draft in three forms, typed so that nothing takes it for a summary."""
+"""The DocumentReference: a labelled draft in four forms, typed so that nothing takes it for a summary."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from typing import Any
 
-from service.grounding.summary import Summary
 from service.ports import DOCUMENT_SYSTEM, StoredRun
-from service.record.facts import Fact, Kind
-from service.writeback.json_form import json_form
-from service.writeback.labels import BANNER, DRAFT_TYPE_SYSTEM, US_CORE, WriteProfile, security
+from service.record.facts import Fact, Kind, Status
+from service.writeback.attachment import attachment
+from service.writeback.composition import document_bundle, encoded
+from service.writeback.json_form import Sign, json_form
+from service.writeback.labels import BANNER, DRAFT_TYPE, US_CORE, WriteProfile, security
 from service.writeback.moment import fhir_date, fhir_instant
 from service.writeback.page import Sources, compose_page, describe
-from service.writeback.sources import plain_reference
+from service.writeback.sources import LITERAL, plain_reference
 from service.writeback.text import plain_text, xhtml
 
-_TYPE = {
-    "coding": [
-        {"system": "http://loinc.org", "code": "11503-0", "display": "Medical records"},
-        {"system": DRAFT_TYPE_SYSTEM, "code": "ai-draft-summary", "display": "AI-generated draft summary"},
-    ],
-    "text": "AI-generated draft summary, not reviewed",
-}
 _CATEGORY = {
     "coding": [
         {
@@ -37,7 +30,12 @@ _OUTSIDE_THE_CHART = frozenset({Kind.PATIENT, Kind.FAMILY_HISTORY})
 
 
 def build_document(
-    run: StoredRun, sources: Sources, software_version: str, profile: WriteProfile, device: str
+    run: StoredRun,
+    sources: Sources,
+    software_version: str,
+    profile: WriteProfile,
+    device: str,
+    sign: Sign | None = None,
 ) -> dict[str, Any]:
     """Return the DocumentReference of a run. `device` is the reference of its author."""
     written = fhir_instant(run.created_at)
@@ -51,14 +49,17 @@ def build_document(
         "identifier": [{"system": DOCUMENT_SYSTEM, "value": run.inputs.key}],
         "status": "current",
         "docStatus": "preliminary",
-        "type": _TYPE,
+        "type": DRAFT_TYPE,
         "category": [_CATEGORY],
         "subject": {"reference": run.inputs.patient},
         "date": written,
         "author": [{"reference": device}],
         "description": describe(run),
-        "content": _contents(run, sources, software_version, written),
-        "context": _context(run.summary, sources),
+        "content": [
+            {"attachment": attachment(media_type, f"{BANNER}: {title}", data, written)}
+            for media_type, title, data in _forms(run, sources, software_version, profile, sign)
+        ],
+        "context": _context(run, sources),
     }
     if not profile.device_author:
         del document["author"]
@@ -67,32 +68,30 @@ def build_document(
     return document
 
 
-def _contents(run: StoredRun, sources: Sources, software_version: str, written: str) -> list[dict[str, Any]]:
+def _forms(
+    run: StoredRun, sources: Sources, software_version: str, profile: WriteProfile, sign: Sign | None
+) -> list[tuple[str, str, bytes]]:
+    """Return content type, title and data of every form. The signed one holds the digests of the others."""
     page = compose_page(run, sources, software_version)
-    forms = (
+    forms = [
         ("text/plain; charset=utf-8", "text", plain_text(page).encode()),
         ("application/xhtml+xml", "page", xhtml(page).encode()),
-        ("application/json", "statements and sources", json_form(run, sources, software_version)),
-    )
-    return [{"attachment": _attachment(*form, written)} for form in forms]
-
-
-def _attachment(content_type: str, title: str, data: bytes, written: str) -> dict[str, Any]:
-    """`hash` is the SHA-1 of the data before base64 and `size` its bytes (R4, Attachment)."""
-    digest = hashlib.sha1(data, usedforsecurity=False).digest()
-    return {
-        "contentType": content_type,
-        "language": "en",
-        "data": base64.b64encode(data).decode(),
-        "size": len(data),
-        "hash": base64.b64encode(digest).decode(),
-        "title": f"{BANNER}: {title}",
-        "creation": written,
+    ]
+    bundle = encoded(document_bundle(run, sources, software_version, profile))
+    if bundle is not None:
+        forms.append(("application/fhir+json", "document", bundle))
+    digests = {
+        media_type.partition(";")[0]: hashlib.sha256(data).hexdigest() for media_type, _, data in forms
     }
+    proof = json_form(run, sources, software_version, digests, sign)
+    return [*forms[:2], ("application/json", "statements and sources", proof), *forms[2:]]
 
 
-def _context(summary: Summary, sources: Sources) -> dict[str, Any]:
+def _context(run: StoredRun, sources: Sources) -> dict[str, Any]:
     context: dict[str, Any] = {}
+    summary, encounter = run.summary, _encounter(run)
+    if encounter:
+        context["encounter"] = [{"reference": encounter}]
     dated = [fact for fact in summary.facts if fact.when and fact.kind not in _OUTSIDE_THE_CHART]
     if dated:
         context["period"] = _period(dated)
@@ -101,6 +100,18 @@ def _context(summary: Summary, sources: Sources) -> dict[str, Any]:
     if related:
         context["related"] = list(related.values())
     return context
+
+
+def _encounter(run: StoredRun) -> str:
+    """Return the encounter at hand: the one that was named, or the one stay that lasts (US Core: one)."""
+    lasting = {
+        fact.source.reference
+        for fact in run.summary.facts
+        if fact.kind is Kind.ENCOUNTER and fact.status is Status.IN_PROGRESS
+    }
+    found = {run.inputs.encounter} if run.inputs.encounter else lasting
+    (one,) = found if len(found) == 1 else ("",)
+    return one if LITERAL.fullmatch(one) else ""
 
 
 def _period(dated: list[Fact]) -> dict[str, str]:

@@ -13,7 +13,9 @@ by number, and each source gives the resource version, the SHA-256 of that versi
     incomplete        titles of essential kinds that were not retrieved
     sections[]        key, title, state (`listed`, `none recorded, search complete`, `NOT RETRIEVED` or
                       null), reason, conflict, hidden (further facts not shown), statements[]
-    statements[]      text, origin (`model` | `record`), verdict, sources (numbers), citation_corrected
+    statements[]      text, origin (`model` | `record`), verdict, reasons, sources (numbers),
+                      citation_corrected, repaired (written anew after the rules refused an earlier one),
+                      entailed (`yes` | `no` | `not stated` by the engine itself; empty: not asked)
     sources[]         number, fact, type, name, date, text, reference, version, sha256; also[] (reference,
                       version, sha256 of further resources that say the same); span (first and
                       last-plus-one character in the note's text, or null)
@@ -21,19 +23,26 @@ by number, and each source gives the resource version, the SHA-256 of that versi
     not_retrieved[]   type (null: the whole record), reason, detail
     statements_refused, entries_searched   counts; refused statements themselves are for reviewers alone
     run               key, attempt, record_sha256, rules_version
+    rules             version, lexicon_sha256: by what the verdicts were reached; second_pass
     prompt            id, version, template_sha256, schema_sha256
     model             name, digest, engine
     software          `epicrisis <version>`
+    forms[]           type (content type without parameters), sha256 (of its bytes, before base64) of each
+                      other form of the document
+    signature         JWS with detached content (RFC 7515, appendix F) over all other fields, as JSON in the
+                      form of RFC 8785: keys sorted, no white space, UTF-8; absent where nothing signed
 
 Absent text is an empty string. Fields may be added within a format; none is renamed or removed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from connectors.fhir.codec import canonical
 from service.context.chosen import LeftOut
 from service.grounding.summary import Claim, SummarySection
 from service.ports import StoredRun
@@ -41,44 +50,67 @@ from service.writeback.clean import one_line
 from service.writeback.labels import BANNER
 from service.writeback.moment import DRAFT_LIFE, fhir_instant, show_when
 from service.writeback.page import Sources
+from service.writeback.rules import lexicon_digest
 from service.writeback.sources import Source
 
 FORMAT = "epicrisis-summary/1"
 
 
-def json_form(run: StoredRun, sources: Sources, software_version: str) -> bytes:
-    """Return the document as JSON in UTF-8, keys in the documented order."""
+Sign = Callable[[bytes], str]
+"""Content → its detached JWS; the same content gives the same signature."""
+
+
+def json_form(
+    run: StoredRun,
+    sources: Sources,
+    software_version: str,
+    forms: Mapping[str, str],
+    sign: Sign | None = None,
+) -> bytes:
+    """Return the document as JSON in UTF-8, keys in the documented order, the signature last."""
+    form = _form(run, sources, software_version) | {
+        "forms": [{"type": media_type, "sha256": digest} for media_type, digest in forms.items()],
+        "end": BANNER,
+    }
+    if sign is not None:
+        form["signature"] = sign(signed_content(form))
+    return msgspec.json.encode(form)
+
+
+def signed_content(form: Mapping[str, Any]) -> bytes:
+    """Return the bytes that are signed. Raises ValueError for what JSON cannot hold."""
+    return canonical({name: value for name, value in form.items() if name != "signature"})
+
+
+def _form(run: StoredRun, sources: Sources, software_version: str) -> dict[str, Any]:
     summary, identity = run.summary, run.summary.identity
-    return msgspec.json.encode(
-        {
-            "format": FORMAT,
-            "banner": BANNER,
-            "kind": summary.kind,
-            "language": "en",
-            "patient": {
-                "reference": identity.reference,
-                "name": one_line(identity.name),
-                "birth_date": one_line(identity.birth_date),
-                "record_number": one_line(identity.record_number),
-            },
-            "created_at": fhir_instant(run.created_at),
-            "read_at": fhir_instant(run.read_at),
-            "expires_at": fhir_instant(run.created_at + DRAFT_LIFE),
-            "as_of": one_line(summary.as_of.recorded) if summary.as_of else None,
-            "incomplete": [one_line(title) for title in summary.incomplete],
-            "sections": [_section(section, sources) for section in summary.sections],
-            "sources": [_source(source) for source in sources.values()],
-            "left_out": [_left_out(left) for left in summary.left_out],
-            "not_retrieved": [
-                {"type": gap.resource_type, "reason": gap.reason.value, "detail": one_line(gap.detail)}
-                for gap in summary.gaps
-            ],
-            "statements_refused": len(summary.refused),
-            "entries_searched": summary.searched,
-            **_origin(run, software_version),
-            "end": BANNER,
-        }
-    )
+    return {
+        "format": FORMAT,
+        "banner": BANNER,
+        "kind": summary.kind,
+        "language": "en",
+        "patient": {
+            "reference": identity.reference,
+            "name": one_line(identity.name),
+            "birth_date": one_line(identity.birth_date),
+            "record_number": one_line(identity.record_number),
+        },
+        "created_at": fhir_instant(run.created_at),
+        "read_at": fhir_instant(run.read_at),
+        "expires_at": fhir_instant(run.created_at + DRAFT_LIFE),
+        "as_of": one_line(summary.as_of.recorded) if summary.as_of else None,
+        "incomplete": [one_line(title) for title in summary.incomplete],
+        "sections": [_section(section, sources) for section in summary.sections],
+        "sources": [_source(source) for source in sources.values()],
+        "left_out": [_left_out(left) for left in summary.left_out],
+        "not_retrieved": [
+            {"type": gap.resource_type, "reason": gap.reason.value, "detail": one_line(gap.detail)}
+            for gap in summary.gaps
+        ],
+        "statements_refused": len(summary.refused),
+        "entries_searched": summary.searched,
+        **_origin(run, software_version),
+    }
 
 
 def _section(section: SummarySection, sources: Sources) -> dict[str, Any]:
@@ -98,8 +130,11 @@ def _statement(claim: Claim, sources: Sources) -> dict[str, Any]:
         "text": one_line(claim.text),
         "origin": claim.origin.value,
         "verdict": claim.verdict.value,
+        "reasons": list(claim.reasons),
         "sources": [sources[fact_id].number for fact_id in claim.citations],
         "citation_corrected": claim.corrected,
+        "repaired": claim.repaired,
+        "entailed": claim.entailed,
     }
 
 
@@ -146,6 +181,11 @@ def _origin(run: StoredRun, software_version: str) -> dict[str, Any]:
             "attempt": inputs.attempt,
             "record_sha256": inputs.record_digest,
             "rules_version": inputs.rules_version,
+        },
+        "rules": {
+            "version": inputs.rules_version,
+            "lexicon_sha256": lexicon_digest(),
+            "second_pass": one_line(run.summary.second_pass),
         },
         "prompt": {
             "id": inputs.prompt_id,

@@ -18,6 +18,15 @@ TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
 DRAFT_TYPE_SYSTEM = "urn:epicrisis:document-type"
 PROMPT_SYSTEM = "urn:epicrisis:prompt"
 
+DRAFT_TYPE = {
+    "coding": [
+        {"system": "http://loinc.org", "code": "11503-0", "display": "Medical records"},
+        {"system": DRAFT_TYPE_SYSTEM, "code": "ai-draft-summary", "display": "AI-generated draft summary"},
+    ],
+    "text": "AI-generated draft summary, not reviewed",
+}
+"""Clients ask for documents by type: a draft must not answer as a summary."""
+
 AI_ASSERTED = {
     "system": f"{TERMINOLOGY}/v3-ObservationValue",
     "code": "AIAST",
@@ -33,32 +42,57 @@ _CONFIDENTIALITY = {"N": "normal", "R": "restricted", "V": "very restricted"}
 
 @dataclass(frozen=True, slots=True)
 class WriteProfile:
-    """How one kind of server is written to. The default fits a server that keeps what R4 allows."""
+    """How one kind of server is written to. The default fits a server that keeps what R4 allows.
 
-    name: str = "r4"
+    `service.writeback.profiles` names those that are known.
+    """
+
+    name: str = "generic"
     provenance: Literal["conditional", "put"] = "conditional"
     """`conditional`: created unless one with our document as target exists. `put`: under an id of ours, for
     servers without chained conditions; a repeat then writes the same content as a further version."""
     keeps_doc_status: bool = True
     keeps_labels: bool = True
     """False where the server drops `meta.security`."""
+    keeps_draft_type: bool = True
+    """False where only some types are taken, and ours for drafts is not among them."""
     device_author: bool = True
     """False where the server refuses a Device as author: the author is left out then (SAFETY 17)."""
+    shared_documents: bool = True
+    """False where a DocumentReference without a patient is refused: prompt and model card are then named in
+    the Provenance by their identifiers alone."""
+    resource_types: frozenset[str] = frozenset({"Device", "DocumentReference", "Provenance"})
+    """What may be written; the rest is kept in our store."""
+    media_types: frozenset[str] | None = None
+    """Content types of attachments that are taken; None for all."""
+    elements: frozenset[str] | None = None
+    """Elements of a DocumentReference that are kept; None for all. Others are not sent."""
+    needs_encounter: bool = False
+    """True where a document without `context.encounter` is refused."""
     confidentiality: Literal["N", "R", "V"] = "N"
     """The site's least confidentiality for drafts."""
+    risk_signed_by: str = ""
+    """Who at the site accepted in writing that a draft loses what says that it is one; empty: nobody."""
+
+    @property
+    def risks(self) -> tuple[str, ...]:
+        """What says that a draft is a draft, and would be lost (SAFETY 16, 18)."""
+        kept = (
+            ("docStatus", self.keeps_doc_status),
+            ("the AI label", self.keeps_labels),
+            ("the draft's type", self.keeps_draft_type),
+        )
+        return tuple(what for what, is_kept in kept if not is_kept)
 
 
 def check_profile(profile: WriteProfile) -> None:
     """Raise FilingError where a draft would lose what says that it is one (SAFETY 16)."""
-    lost = [
-        what
-        for what, kept in (("docStatus", profile.keeps_doc_status), ("the AI label", profile.keeps_labels))
-        if not kept
-    ]
-    if lost:
+    if profile.risks and not profile.risk_signed_by:
         raise FilingError(
-            f"This server would drop {' and '.join(lost)}: a draft could be taken for a finished document.",
-            "Nothing is filed there until the site has accepted this risk in writing.",
+            f"This server would drop {' and '.join(profile.risks)}: "
+            "a draft could be taken for a finished document.",
+            "Nothing is filed there until the site has accepted this risk in writing: "
+            "EPICRISIS_WRITE_RISK_SIGNED_BY names who did.",
         )
 
 

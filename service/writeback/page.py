@@ -50,14 +50,24 @@ def compose_page(run: StoredRun, sources: Sources, software_version: str) -> tup
         banner,
         *head,
         *_warnings(run.summary),
-        *(block for section in run.summary.sections for block in _section(section, sources)),
-        Block(Line.HEADING, "Sources"),
-        *(Block(Line.SOURCE, source.title, (source.number,)) for source in sources.values()),
-        *_not_here(run.summary),
-        *_about(run, software_version),
+        *(block for section in run.summary.sections for block in section_blocks(section, sources)),
+        *source_blocks(sources),
+        *closing_blocks(run, software_version),
         *head,
         banner,
     )
+
+
+def source_blocks(sources: Sources) -> Iterator[Block]:
+    """Yield the list of sources under its heading."""
+    yield Block(Line.HEADING, "Sources")
+    yield from (Block(Line.SOURCE, source.title, (source.number,)) for source in sources.values())
+
+
+def closing_blocks(run: StoredRun, software_version: str) -> Iterator[Block]:
+    """Yield what is not in the document, and what the document is."""
+    yield from _not_here(run.summary)
+    yield from _about(run, software_version)
 
 
 def identity_lines(run: StoredRun) -> tuple[str, ...]:
@@ -97,7 +107,8 @@ def _warnings(summary: Summary) -> Iterator[Block]:
         yield Block(Line.WARNING, text)
 
 
-def _section(section: SummarySection, sources: Sources) -> Iterator[Block]:
+def section_blocks(section: SummarySection, sources: Sources) -> Iterator[Block]:
+    """Yield the lines of one section, its heading first."""
     title = one_line(section.title)
     yield Block(Line.HEADING, title)
     yield from (Block(Line.NOTE, text) for text in _state(section, title))

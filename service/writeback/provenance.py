@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
 from typing import Any
 
 from service.ports import StoredRun
@@ -11,14 +13,23 @@ from service.writeback.moment import fhir_instant
 from service.writeback.sources import given_versions, version_reference
 
 
-def build_provenance(run: StoredRun, profile: WriteProfile, document: str, device: str) -> dict[str, Any]:
-    """Return the Provenance of a run. `document` and `device` are references.
+def build_provenance(
+    run: StoredRun,
+    profile: WriteProfile,
+    document: str,
+    device: str,
+    *,
+    prompt: str = "",
+    card: Mapping[str, Any] | None = None,
+    signature: str = "",
+) -> dict[str, Any]:
+    """Return the Provenance of a run. `document`, `device` and `prompt` are references.
 
     Every resource version that the model was given is an entity of role `source`, cited or not: recall by a
-    bad input must find every document that it could have shaped.
+    bad input must find every document that it could have shaped. Prompt and model card are derivations;
+    `card` names the latter. `signature` is the document's own.
     """
-    inputs = run.inputs
-    return {
+    provenance: dict[str, Any] = {
         "resourceType": "Provenance",
         "meta": {"security": security(profile)},
         "target": [{"reference": document}],
@@ -27,36 +38,69 @@ def build_provenance(run: StoredRun, profile: WriteProfile, document: str, devic
         "activity": {
             "coding": [{"system": f"{TERMINOLOGY}/v3-DataOperation", "code": "CREATE", "display": "create"}]
         },
-        "agent": [
-            {
-                "type": {
-                    "coding": [
-                        {
-                            "system": f"{TERMINOLOGY}/provenance-participant-type",
-                            "code": "assembler",
-                            "display": "Assembler",
-                        }
-                    ]
-                },
-                "who": {
-                    "reference": device,
-                    "display": one_line(f"{inputs.model} on {inputs.engine_version}"),
-                },
-            }
-        ],
+        "agent": [_agent(run, device)],
         "entity": [
             *(
                 {"role": "source", "what": version_reference(source)}
                 for source in given_versions(run.summary)
             ),
-            {
-                "role": "derivation",
-                "what": {
-                    "identifier": {"system": PROMPT_SYSTEM, "value": inputs.template_digest},
-                    "display": one_line(f"Prompt {inputs.prompt_id} {inputs.prompt_version}"),
-                },
-            },
+            {"role": "derivation", "what": _prompt(run, prompt)},
         ],
+    }
+    if card:
+        provenance["entity"].append({"role": "derivation", "what": dict(card)})
+    if signature:
+        provenance["signature"] = [_signature(run, device, signature)]
+    return provenance
+
+
+def pin_target(provenance: Mapping[str, Any], document: str) -> dict[str, Any]:
+    """Return a Provenance whose target is this version of the document: `DocumentReference/7/_history/1`.
+
+    A transaction turns its `urn:uuid` names into references without a version. Targets that are other
+    resources, or versions already, stay as they are.
+    """
+    plain = document.partition("/_history/")[0]
+    targets = [
+        {**target, "reference": document} if target.get("reference") == plain else target
+        for target in provenance["target"]
+    ]
+    return {**provenance, "target": targets}
+
+
+def _agent(run: StoredRun, device: str) -> dict[str, Any]:
+    kind = {
+        "system": f"{TERMINOLOGY}/provenance-participant-type",
+        "code": "assembler",
+        "display": "Assembler",
+    }
+    named = one_line(f"{run.inputs.model} on {run.inputs.engine_version}")
+    return {"type": {"coding": [kind]}, "who": {"reference": device, "display": named}}
+
+
+def _prompt(run: StoredRun, reference: str) -> dict[str, Any]:
+    named = {
+        "identifier": {"system": PROMPT_SYSTEM, "value": run.inputs.template_digest},
+        "display": one_line(f"Prompt {run.inputs.prompt_id} {run.inputs.prompt_version}"),
+    }
+    return ({"reference": reference} if reference else {}) | named
+
+
+def _signature(run: StoredRun, device: str, signature: str) -> dict[str, Any]:
+    """Return the Signature: the JWS of the document's JSON form, whose content is there, not here."""
+    return {
+        "type": [
+            {
+                "system": "urn:iso-astm:E1762-95:2013",
+                "code": "1.2.840.10065.1.12.1.5",
+                "display": "Verification Signature",
+            }
+        ],
+        "when": fhir_instant(run.created_at),
+        "who": {"reference": device},
+        "targetFormat": "application/json",
+        "sigFormat": "application/jose",
+        "data": base64.b64encode(signature.encode()).decode(),
     }
 
 

@@ -29,12 +29,22 @@ def xhtml(page: Iterable[Block], language: str = "en") -> str:
     SubElement(head, "meta", {"charset": "utf-8"})
     SubElement(head, "title").text = page[0].text
     SubElement(head, "style").text = _STYLE
-    body = SubElement(root, "body")
-    for line, blocks in groupby(page, key=lambda block: block.line):
-        parent = SubElement(body, "ul", {"class": f"{line}s"}) if line in _LISTS else body
-        for block in blocks:
-            _element(parent, block)
+    _fill(SubElement(root, "body"), page)
     return tostring(root, encoding="unicode")
+
+
+def narrative(blocks: Iterable[Block]) -> dict[str, str]:
+    """Return lines of the page as a FHIR Narrative."""
+    root = Element("div", {"xmlns": "http://www.w3.org/1999/xhtml"})
+    _fill(root, blocks)
+    return {"status": "generated", "div": tostring(root, encoding="unicode")}
+
+
+def _fill(body: Element, blocks: Iterable[Block]) -> None:
+    for line, alike in groupby(blocks, key=lambda block: block.line):
+        parent = SubElement(body, "ul", {"class": f"{line}s"}) if line in _LISTS else body
+        for block in alike:
+            _element(parent, block)
 
 
 def _plain(block: Block) -> str:

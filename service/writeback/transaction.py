@@ -1,21 +1,29 @@
-"""The one write: Device, DocumentReference and Provenance in one transaction, safe to send repeatedly."""
+"""The one write: model, prompt, document and Provenance in one transaction, safe to send repeatedly.
+
+What all runs of a model or prompt share comes first and is found again; the document stands before the
+Provenance that targets it.
+"""
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid5
 
+import msgspec
 from fhir.resources.R4B.bundle import Bundle
 from pydantic import ValidationError
 
 from service.errors import FilingError
 from service.grounding.summary import Summary, Verdict
-from service.ports import DEVICE_SYSTEM, DOCUMENT_SYSTEM, StoredRun
+from service.ports import DOCUMENT_SYSTEM, StoredRun
 from service.writeback.device import build_device
 from service.writeback.document import build_document
+from service.writeback.json_form import Sign
 from service.writeback.labels import WriteProfile, check_profile
 from service.writeback.provenance import build_provenance, provenance_id
+from service.writeback.shared import build_model_card, build_prompt
 from service.writeback.sources import LITERAL, numbered_sources
 
 _NAMESPACE = UUID("6f4d9c0e-5f0b-5c53-9d0b-2b9d3c1f7a10")
@@ -23,9 +31,13 @@ _NAMESPACE = UUID("6f4d9c0e-5f0b-5c53-9d0b-2b9d3c1f7a10")
 
 
 def build_transaction(
-    run: StoredRun, *, software_version: str, profile: WriteProfile | None = None
+    run: StoredRun,
+    *,
+    software_version: str,
+    profile: WriteProfile | None = None,
+    sign: Sign | None = None,
 ) -> dict[str, Any]:
-    """Return the transaction Bundle of a run; the same run gives the same bytes, on every retry.
+    """Return the transaction Bundle of a run; the same run and key give the same bytes, on every retry.
 
     Raises FilingError where nothing may be filed: a deceased or different patient, a statement without a
     source, a server that would drop the label, or a resource that is not valid FHIR.
@@ -36,17 +48,19 @@ def build_transaction(
     key = run.inputs.key
     document, device, provenance = (_urn(kind, key) for kind in ("document", "device", "provenance"))
     sources = numbered_sources(run.summary)
-    model = build_device(run.inputs, software_version)
+    shared = _shared(run, profile, device)
+    written = build_document(run, sources, software_version, profile, device, sign)
+    origin = build_provenance(
+        run, profile, document, device, signature=_signature(written), **_derivations(shared)
+    )
     by_key = f"identifier={_token(DOCUMENT_SYSTEM, key)}"
-    by_digest = f"identifier={_token(DEVICE_SYSTEM, model['identifier'][0]['value'])}"
-    written = build_document(run, sources, software_version, profile, device)
-    origin = build_provenance(run, profile, document, device)
     return _checked(
         {
             "resourceType": "Bundle",
             "type": "transaction",
             "entry": [
-                _create(device, model, by_digest),
+                _shared_entry(device, build_device(run.inputs, software_version)),
+                *(_shared_entry(*one) for one in shared.items()),
                 _create(document, written, by_key),
                 _put(provenance, origin | {"id": provenance_id(key)})
                 if profile.provenance == "put"
@@ -54,6 +68,40 @@ def build_transaction(
             ],
         }
     )
+
+
+def _shared(run: StoredRun, profile: WriteProfile, device: str) -> dict[str, dict[str, Any]]:
+    """Return urn → resource of the prompt and the model card, in this order; none where not to be written."""
+    if not profile.shared_documents:
+        return {}
+    key, about = run.inputs.key, device if profile.device_author else ""
+    return {
+        _urn("prompt", key): build_prompt(run.inputs),
+        _urn("card", key): build_model_card(run.inputs, about),
+    }
+
+
+def _derivations(shared: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if not shared:
+        return {}
+    prompt, card = shared
+    title = shared[card]["description"]
+    return {"prompt": prompt, "card": {"reference": card, "display": title}}
+
+
+def _shared_entry(urn: str, resource: dict[str, Any]) -> dict[str, Any]:
+    identifier = resource["identifier"][0]
+    return _create(urn, resource, f"identifier={_token(identifier['system'], str(identifier['value']))}")
+
+
+def _signature(document: dict[str, Any]) -> str:
+    """Return the signature within the JSON form, empty where there is none."""
+    (data,) = (
+        content["attachment"]["data"]
+        for content in document["content"]
+        if content["attachment"]["contentType"] == "application/json"
+    )
+    return str(msgspec.json.decode(base64.b64decode(data)).get("signature", ""))
 
 
 def refusal(summary: Summary) -> str | None:

@@ -27,8 +27,16 @@ def test_everything_that_was_filed_passes_as_the_server_serves_it(
     found = httpx.get(f"{sekmet.base_url}/Provenance", params={"target": reference}).json()
     (provenance,) = [entry["resource"] for entry in found["entry"]]
     device = httpx.get(f"{sekmet.base_url}/{document['author'][0]['reference']}").json()
-    written: list[Any] = [document, provenance, device]
-    assert [resource["resourceType"] for resource in written] == ["DocumentReference", "Provenance", "Device"]
+    derived = [e["what"]["reference"] for e in provenance["entity"] if e["role"] == "derivation"]
+    prompt, card = (httpx.get(f"{sekmet.base_url}/{reference}").json() for reference in derived)
+    written: list[Any] = [document, provenance, device, prompt, card]
+    assert [resource["resourceType"] for resource in written] == [
+        "DocumentReference",
+        "Provenance",
+        "Device",
+        "DocumentReference",
+        "DocumentReference",
+    ]
     ended = validate(written)
     assert ended.returncode == 0, ended.stdout
     broken = validate([{**document, "status": "nonsense"}])

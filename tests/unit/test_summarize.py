@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 import pytest
 
-from connectors.errors import ServerFailed
+from connectors.errors import NotFoundError, ServerFailed
 from connectors.fhir.packed import Packed
 from connectors.fhir.pull import Gap, GapReason, Pull
-from fixtures.answers import change_numbers, copy_lines
+from fixtures.answers import answer_pairs, change_numbers, copy_lines, pairs_in
 from fixtures.charts import canary_resources
 from fixtures.facts import NOW
 from service.engine.prompt import Prompt
 from service.engine.scripted import ScriptedEngine
+from service.entailment import NOT_MEASURED, OFF, SecondPass, probe
 from service.errors import EngineError, RecordError
 from service.grounding.summary import Origin
 from service.ports import Action, RunState
@@ -73,13 +75,17 @@ class EhrDouble:
     async def find_document(self, system: str, value: str) -> str | None:
         return self.documents.get(value)
 
+    async def read(self, reference: str) -> dict[str, Any]:
+        raise NotFoundError("The server has no such resource.")
+
+    async def search(self, resource_type: str, params: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        return []
+
     async def file(self, bundle: dict[str, Any]) -> Filed:
         self.written.append(msgspec.json.encode(bundle))
         if self.failures:
             raise self.failures.pop()
-        document = next(
-            e["resource"] for e in bundle["entry"] if e["resource"]["resourceType"] == "DocumentReference"
-        )
+        document = next(e["resource"] for e in bundle["entry"] if "docStatus" in e["resource"])
         self.documents[document["identifier"][0]["value"]] = "DocumentReference/1/_history/1"
         return Filed("DocumentReference/1/_history/1", True)
 
@@ -426,3 +432,196 @@ async def test_the_patients_name_is_not_in_what_is_said_on_the_way() -> None:
     await bench.run()
     assert {line.split()[0] for line in bench.said} == set(STAGES)
     assert CANARY not in " ".join(bench.said)
+
+
+REPAIR = "TASK: These sentences were refused"
+
+
+def mend_numbers(prompt: Prompt) -> str:
+    """Write wrong values, and the lines as they are once they come back."""
+    return copy_lines(prompt) if REPAIR in prompt.messages[-1].content else change_numbers(prompt)
+
+
+async def test_what_is_refused_goes_back_once_and_what_comes_back_right_is_published() -> None:
+    bench = Bench(engine=ScriptedEngine(mend_numbers))
+    outcome = await bench.run()
+    run = bench.store.runs[0]
+    assert len(bench.engine.prompts) == len(run.prompts) == len(run.completions) >= 2
+    assert outcome.claims_repaired > 3
+    published = run.summary.published
+    assert outcome.claims_repaired == sum(claim.repaired for claim in published)
+    assert all(claim.origin is Origin.MODEL for claim in published if claim.repaired)
+    assert not any(claim.repaired for claim in published if claim.origin is Origin.RECORD)
+    assert outcome.claims_dropped == len(run.summary.refused) > 0
+    assert not any(claim.repaired for claim in run.summary.refused if "9.3" in claim.text)
+    generated = [entry.counts for entry in bench.audit.entries if entry.action is Action.GENERATE]
+    assert generated == [{"requests": 1}, {"requests": len(run.prompts) - 1}]
+
+
+async def test_what_is_right_at_once_is_not_asked_again() -> None:
+    bench = Bench()
+    outcome = await bench.run()
+    assert outcome.claims_repaired == outcome.claims_lowered == 0
+    assert not any(REPAIR in prompt.messages[-1].content for prompt in bench.engine.prompts)
+
+
+async def test_what_fails_again_is_left_out_and_listed() -> None:
+    bench = Bench(engine=ScriptedEngine(change_numbers))
+    outcome = await bench.run()
+    assert outcome.claims_repaired == 0
+    refused = bench.store.runs[0].summary.refused
+    assert any(claim.repaired for claim in refused) is False  # it said the same again, which is listed once
+    assert len({(claim.text, claim.citations) for claim in refused}) == len(refused)
+    assert sum(REPAIR in prompt.messages[-1].content for prompt in bench.engine.prompts) >= 1
+
+
+async def test_an_engine_that_dies_in_repair_leaves_a_summary_all_the_same() -> None:
+    def die_in_repair(prompt: Prompt) -> str:
+        if REPAIR in prompt.messages[-1].content:
+            raise EngineError("The engine died.")
+        return change_numbers(prompt)
+
+    bench = Bench(engine=ScriptedEngine(die_in_repair))
+    outcome = await bench.run()
+    assert outcome.state is RunState.FILED
+    assert outcome.claims_repaired == 0
+    assert len(bench.store.runs[0].completions) == 1
+
+
+async def test_cancelling_a_repair_stops_the_engine_and_stores_nothing() -> None:
+    asked = asyncio.Event()
+
+    class Slow(ScriptedEngine):
+        async def generate(self, prompt: Prompt, on_text: Any = None) -> Any:
+            if REPAIR in prompt.messages[-1].content:
+                asked.set()
+                self.running += 1
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    self.running -= 1
+            return await super().generate(prompt, on_text)
+
+    bench = Bench(engine=Slow(change_numbers))
+    task = asyncio.create_task(bench.run())
+    async with asyncio.timeout(10):
+        await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert bench.engine.running == 0
+    assert (bench.store.runs, bench.ehr.written) == ([], [])
+
+
+NOTE = note(b"Wound is clean and dry. She sleeps well.", "text/plain")
+
+
+def quote_notes(prompt: Prompt) -> str:
+    """Copy the lines, each sentence of the note as a quotation with the day of the note."""
+    answer = json.loads(copy_lines(prompt))
+    for claim in answer["claims"]:
+        if claim["text"] in ("Wound is clean and dry.", "She sleeps well."):
+            claim["text"] = f"Progress note of 01-Nov-2026: “{claim['text']}”"
+    return json.dumps(answer)
+
+
+def doubting(doubted: str, answer: str) -> ScriptedEngine:
+    """An engine that copies its lines, and denies what the source of these words says."""
+    return ScriptedEngine(
+        answer_pairs(lambda source, text: answer if doubted in source else "yes", quote_notes)
+    )
+
+
+@pytest.mark.parametrize("answer", ["no", "not stated"])
+async def test_a_claim_that_the_second_pass_denies_is_refused_and_counted(answer: str) -> None:
+    bench = Bench(EhrDouble(more=[NOTE]), doubting("Wound", answer), second_pass=SecondPass())
+    outcome = await bench.run()
+    summary = bench.store.runs[0].summary
+    assert outcome.claims_lowered == 1
+    assert outcome.state is RunState.FILED
+    (lowered,) = (claim for claim in summary.refused if claim.is_lowered)
+    assert "Wound is clean and dry" in lowered.text
+    assert (lowered.entailed, lowered.reasons) == (answer, (f"second_pass_{answer.replace(' ', '_')}",))
+    assert not any("Wound" in claim.text and claim.origin is Origin.MODEL for claim in summary.published)
+    assert any("sleeps well" in claim.text and claim.entailed == "yes" for claim in summary.published)
+    assert summary.second_pass.startswith("on: 24 of 24 right, 0 false yes; ")
+    # what is on coded facts alone is settled by the rules, and not asked about
+    gout = [claim.entailed for claim in summary.published if claim.text.startswith("Gout")]
+    assert gout == [""] * len(gout)
+    assert gout
+
+
+async def test_a_yes_leaves_what_is_published_as_it_was() -> None:
+    texts = []
+    for second_pass in (None, SecondPass()):
+        bench = Bench(EhrDouble(more=[NOTE]), doubting("nothing", "no"), second_pass=second_pass)
+        outcome = await bench.run()
+        assert outcome.claims_lowered == 0
+        texts.append([claim.text for claim in bench.store.runs[0].summary.published])
+    assert texts[0] == texts[1]
+
+
+async def test_a_model_that_fails_the_probe_is_not_asked_about_a_patient() -> None:
+    bench = Bench(EhrDouble(more=[NOTE]), ScriptedEngine(quote_notes), second_pass=SecondPass())
+    outcome = await bench.run()
+    summary = bench.store.runs[0].summary
+    assert outcome.state is RunState.FILED
+    assert summary.second_pass.startswith("off: 0 of 24 right")
+    assert not any(claim.entailed for claim in (*summary.published, *summary.refused))
+    asked = [pair for prompt in bench.engine.prompts for pair in pairs_in(prompt)]
+    assert sorted(asked) == sorted((one.source, one.claim) for one in probe().pairs)
+
+
+async def test_a_second_pass_that_cannot_be_asked_fails_no_run() -> None:
+    def die_when_asked(prompt: Prompt) -> str:
+        if pairs_in(prompt):
+            raise EngineError("The engine died.")
+        return quote_notes(prompt)
+
+    bench = Bench(EhrDouble(more=[NOTE]), ScriptedEngine(die_when_asked), second_pass=SecondPass())
+    assert (await bench.run()).state is RunState.FILED
+    assert bench.store.runs[0].summary.second_pass == NOT_MEASURED
+
+
+async def test_questions_that_fail_after_the_probe_are_recorded_as_not_asked() -> None:
+    def die_on_the_patient(source: str, text: str) -> str:
+        raise EngineError("The engine died.")
+
+    engine = ScriptedEngine(answer_pairs(die_on_the_patient, quote_notes))
+    bench = Bench(EhrDouble(more=[NOTE]), engine, second_pass=SecondPass())
+    outcome = await bench.run()
+    summary = bench.store.runs[0].summary
+    assert (outcome.state, outcome.claims_lowered) == (RunState.FILED, 0)
+    assert any("Wound" in claim.text and claim.entailed == "" for claim in summary.published)
+    assert "; 0 of " in summary.second_pass
+
+
+async def test_the_model_is_measured_once_for_all_runs() -> None:
+    bench = Bench(EhrDouble(more=[NOTE]), doubting("nothing", "no"), second_pass=SecondPass())
+    await bench.run()
+    first = len(bench.engine.prompts)
+    await bench.run(attempt=2)
+    assert len(bench.engine.prompts) - first == first - 3
+
+
+async def test_repair_and_the_second_pass_are_part_of_the_run_key_and_how_a_model_did_is_not() -> None:
+    strong, weak = doubting("nothing", "no"), ScriptedEngine(copy_lines)
+    keys = []
+    for engine, second_pass in ((strong, SecondPass()), (weak, SecondPass()), (strong, None)):
+        bench = Bench(engine=engine, second_pass=second_pass)
+        await bench.run()
+        keys.append(bench.store.runs[0].inputs.key)
+        assert bench.store.runs[0].inputs.sampling["repair"] == 1
+    assert keys[0] == keys[1] != keys[2]
+    assert bench.store.runs[0].inputs.sampling["second_pass"] == "off"
+    assert bench.store.runs[0].summary.second_pass == OFF
+
+
+async def test_what_is_said_on_the_way_of_repair_and_second_pass_names_no_patient() -> None:
+    engine = ScriptedEngine(answer_pairs(lambda source, text: "no", mend_numbers))
+    bench = Bench(EhrDouble(more=[NOTE]), engine, second_pass=SecondPass())
+    await bench.run()
+    said = " ".join(bench.said)
+    assert "requests to repair answered" in said
+    assert "second pass: " in said
+    assert CANARY not in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -64,7 +65,9 @@ class SmallEhr:
         self.fail_at: str | None = None
         self.ignores_condition_of: str | None = None
         self.search_lags = False
+        self.refuses_updates = False
         self._conditional = conditional_create
+        self._server = server
         statement = capability_statement(
             *self.stored, transaction=transaction, conditional_create=conditional_create
         )
@@ -78,9 +81,12 @@ class SmallEhr:
         if self.conflicts:
             self.conflicts -= 1
             return Reply(409, json={"resourceType": "OperationOutcome", "issue": []})
-        answers = [
-            self._store(e["resource"], bool(e["request"].get("ifNoneExist"))) for e in request.json["entry"]
-        ]
+        answers, body = [], request.body.decode()
+        for number in range(len(request.json["entry"])):
+            entry = json.loads(body)["entry"][number]
+            answers.append(self._store(entry["resource"], bool(entry["request"].get("ifNoneExist"))))
+            where = answers[-1]["response"]["location"].partition("/_history")[0]
+            body = body.replace(f'"reference":"{entry["fullUrl"]}"', f'"reference":"{where}"')
         if self.lose:
             self.lose -= 1
             return HangUp()
@@ -103,9 +109,23 @@ class SmallEhr:
         kind = new["resourceType"]
         there = self.stored[kind]
         if not (conditional and there):
-            there.append({**new, "id": str(7 + len(there)), "meta": {"versionId": "1"}})
+            there.append({"status": "current", **new, "id": str(7 + len(there)), "meta": {"versionId": "1"}})
+            self._serve(f"/fhir/{kind}/{there[-1]['id']}", there, len(there) - 1)
             return {"response": {"status": "201 Created", "location": f"{kind}/{there[-1]['id']}/_history/1"}}
         return {"response": {"status": "200 OK", "location": f"{kind}/{there[0]['id']}/_history/1"}}
+
+    def _serve(self, path: str, there: list[dict[str, Any]], index: int) -> None:
+        def update(request: Request) -> Reply:
+            version = there[index]["meta"]["versionId"]
+            if self.refuses_updates:
+                return Reply(405)
+            if request.headers.get("if-match", f'W/"{version}"') != f'W/"{version}"':
+                return Reply(412)
+            there[index] = {**request.json, "meta": {"versionId": str(int(version) + 1)}}
+            return Reply(headers={"Location": f"{path}/_history/{int(version) + 1}"})
+
+        self._server.on("GET", path, lambda _request: Reply(json=there[index]))
+        self._server.on("PUT", path, update)
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -125,7 +145,8 @@ async def test_a_transaction_is_posted_once(server: FaultServer, client: FhirCli
 async def test_filing_twice_says_that_it_was_there(server: FaultServer, client: FhirClient) -> None:
     ehr = SmallEhr(server)
     await file_transaction(client, _filing())
-    assert await file_transaction(client, _filing()) == Filed(DOCUMENT, False, ALL)
+    again = await file_transaction(client, _filing())
+    assert (again.document, again.created, again.references[:2]) == (DOCUMENT, False, ALL[:2])
     assert ehr.counts == (1, 1, 1)
 
 
@@ -232,7 +253,7 @@ async def test_without_transactions_entries_are_written_one_by_one(
         assert await file_transaction(client, _filing()) == Filed(DOCUMENT, created, ALL)
         assert ehr.counts == (1, 1, 1)
     assert ehr.stored["DocumentReference"][0]["author"] == [{"reference": "Device/7"}]
-    assert ehr.stored["Provenance"][0]["target"] == [{"reference": "DocumentReference/7"}]
+    assert ehr.stored["Provenance"][0]["target"] == [{"reference": DOCUMENT}]
     assert server.asked("POST", "/fhir") == []
 
 
@@ -343,3 +364,35 @@ async def test_a_stale_version_is_a_failed_precondition(server: FaultServer, cli
     with pytest.raises(ConnectorError) as caught:
         await client.update(resource("Device", "7"), if_match="1")
     assert (caught.value.code, caught.value.exit_code) == ("precondition_failed", 11)
+
+
+async def test_someone_elses_change_stops_all_of_it_before_the_first_write(
+    server: FaultServer, client: FhirClient
+) -> None:
+    ehr = SmallEhr(server, transaction=False)
+    await file_transaction(client, _filing())
+    there = dict(ehr.stored["DocumentReference"][0])
+    update = {
+        "fullUrl": "urn:epicrisis:update:7",
+        "resource": {**there, "status": "superseded"},
+        "request": {"method": "PUT", "url": "DocumentReference/7", "ifMatch": 'W/"0"'},
+    }
+    filing = _filing()
+    filing["entry"][0]["resource"]["identifier"][0]["value"] = "another"
+    filing["entry"].insert(2, update)
+    server.requests.clear()
+    with pytest.raises(ConnectorError) as caught:
+        await file_transaction(client, filing)
+    assert caught.value.code == "precondition_failed"
+    assert [request.method for request in server.requests if request.method != "GET"] == []
+    assert ehr.stored["DocumentReference"][0]["status"] == there.get("status")
+
+
+async def test_a_server_that_lets_nobody_update_a_provenance_is_no_error(
+    server: FaultServer, client: FhirClient
+) -> None:
+    ehr = SmallEhr(server)
+    ehr.refuses_updates = True
+    filed = await file_transaction(client, _filing())
+    assert (filed.created, filed.pinned) == (True, False)
+    assert ehr.stored["Provenance"][0]["target"] == [{"reference": "DocumentReference/7"}]

@@ -119,7 +119,7 @@ def test_a_first_race_stores_one_of_each(server: str) -> None:
 
 def test_what_the_server_keeps_still_carries_its_label_and_can_be_recalled(server: str) -> None:
     key = "9" * 64
-    device, document, provenance = post(
+    device, prompt, card, document, provenance = post(
         server, build_transaction(make_run(key=key), software_version="0.1.0")
     )
     kept = httpx.get(document).json()
@@ -128,7 +128,15 @@ def test_what_the_server_keeps_still_carries_its_label_and_can_be_recalled(serve
     device_id = device.partition("/fhir/")[2].partition("/_history")[0]
     assert kept["author"] == [{"reference": device_id}]
     provenance_id = httpx.get(provenance).json()["id"]
-    for query in (f"agent={device_id}", "entity=Condition/1", "entity=AllergyIntolerance/3"):
+    prompt_id, card_id = (where.partition("/fhir/")[2].partition("/_history")[0] for where in (prompt, card))
+    assert httpx.get(card).json()["subject"] == {"reference": device_id}
+    for query in (
+        f"agent={device_id}",
+        f"entity={prompt_id}",
+        f"entity={card_id}",
+        "entity=Condition/1",
+        "entity=AllergyIntolerance/3",
+    ):
         assert provenance_id in {found["id"] for found in search(server, f"Provenance?{query}&_count=200")}
     document_id = kept["id"]
     for query in ("_security=AIAST", "related=Observation/a1c"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import shutil
@@ -58,6 +59,7 @@ def test_everything_that_is_built_passes(validate: Validate) -> None:
     run = make_run()
     bundles = [
         build(run),
+        build_transaction(run, software_version="0.1.0", sign=lambda content: "e30..c2ln"),
         build(run, provenance="put"),
         build(run, device_author=False, confidentiality="R"),
         build(varied(run, incomplete=("Allergies",), restricted=True)),
@@ -65,7 +67,14 @@ def test_everything_that_is_built_passes(validate: Validate) -> None:
         build(varied(run, identity=replace(IDENTITY, name="", birth_date="", record_number=""))),
         *(build(with_claims(text)) for text in HOSTILE),
     ]
-    done = validate(bundles)
+    inner = [
+        json.loads(base64.b64decode(content["attachment"]["data"]))
+        for bundle in bundles
+        for content in bundle["entry"][3]["resource"]["content"]
+        if content["attachment"]["contentType"] == "application/fhir+json"
+    ]
+    assert len(inner) == len(bundles)
+    done = validate([*bundles, *inner])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -76,12 +85,17 @@ def _resource(bundle: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 FAULTS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "an unknown status": lambda b: _resource(b, 1).update(status="draft"),
-    "an unknown docStatus": lambda b: _resource(b, 1).update(docStatus="unreviewed"),
-    "a document without content": lambda b: _resource(b, 1).pop("content"),
-    "an unknown element": lambda b: _resource(b, 1).update(reviewed=False),
-    "a Provenance without agent": lambda b: _resource(b, 2).pop("agent"),
-    "an unknown entity role": lambda b: _resource(b, 2)["entity"][0].update(role="input"),
+    "an unknown status": lambda b: _resource(b, 3).update(status="draft"),
+    "an unknown docStatus": lambda b: _resource(b, 3).update(docStatus="unreviewed"),
+    "a document without content": lambda b: _resource(b, 3).pop("content"),
+    "an unknown element": lambda b: _resource(b, 3).update(reviewed=False),
+    "a Provenance without agent": lambda b: _resource(b, 4).pop("agent"),
+    "an unknown entity role": lambda b: _resource(b, 4)["entity"][0].update(role="input"),
+    "a prompt without content": lambda b: _resource(b, 1).pop("content"),
+    "a model card of no known status": lambda b: _resource(b, 2).update(status="active"),
+    "an attachment whose size is a text": lambda b: _resource(b, 3)["content"][0]["attachment"].update(
+        size="1"
+    ),
     "an unknown kind of device name": lambda b: _resource(b, 0)["deviceName"][0].update(type="model"),
 }
 

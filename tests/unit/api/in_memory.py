@@ -7,12 +7,14 @@ from dataclasses import replace
 
 from service.errors import StoreError
 from service.ports import AuditEntry, RunId, RunRow, RunState, StoredRun
+from tests.unit.filing.in_memory import InMemoryDocuments
 
 
-class InMemoryStore:
-    """A Store; `break_down` makes every call fail as a full disk or a lost key would."""
+class InMemoryStore(InMemoryDocuments):
+    """A FilingStore; `break_down` makes every call fail as a full disk or a lost key would."""
 
     def __init__(self, *runs: StoredRun) -> None:
+        super().__init__()
         self.runs = list(runs)
         self.failure: Exception | None = None
 

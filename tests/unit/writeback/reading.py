@@ -6,25 +6,48 @@ import base64
 from typing import Any
 from xml.etree import ElementTree
 
-from service.ports import StoredRun
+from service.ports import DOCUMENT_SYSTEM, StoredRun
+from service.writeback.json_form import Sign
 from service.writeback.labels import WriteProfile
 from service.writeback.transaction import build_transaction
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
 
 
-def build(run: StoredRun, profile: WriteProfile | None = None) -> dict[str, Any]:
-    return build_transaction(run, software_version="0.1.0", profile=profile)
+def build(run: StoredRun, profile: WriteProfile | None = None, sign: Sign | None = None) -> dict[str, Any]:
+    return build_transaction(run, software_version="0.1.0", profile=profile, sign=sign)
+
+
+def entry(bundle: dict[str, Any], resource_type: str) -> dict[str, Any]:
+    """The entry of the Device or the Provenance; of the documents, the one about the patient."""
+    (found,) = (e for e in bundle["entry"] if _is_meant(e["resource"], resource_type))
+    assert isinstance(found, dict)
+    return found
+
+
+def _is_meant(resource: dict[str, Any], resource_type: str) -> bool:
+    if resource["resourceType"] != resource_type:
+        return False
+    return resource_type != "DocumentReference" or resource["identifier"][0]["system"] == DOCUMENT_SYSTEM
 
 
 def resource(bundle: dict[str, Any], resource_type: str) -> dict[str, Any]:
-    (found,) = (e["resource"] for e in bundle["entry"] if e["resource"]["resourceType"] == resource_type)
+    found = entry(bundle, resource_type)["resource"]
     assert isinstance(found, dict)
     return found
 
 
 def request(bundle: dict[str, Any], resource_type: str) -> dict[str, Any]:
-    (found,) = (e["request"] for e in bundle["entry"] if e["resource"]["resourceType"] == resource_type)
+    found = entry(bundle, resource_type)["request"]
+    assert isinstance(found, dict)
+    return found
+
+
+def shared(bundle: dict[str, Any], system: str) -> dict[str, Any]:
+    """The entry whose first identifier is of this system."""
+    (found,) = (
+        e for e in bundle["entry"] if e["resource"].get("identifier", [{}])[0].get("system") == system
+    )
     assert isinstance(found, dict)
     return found
 

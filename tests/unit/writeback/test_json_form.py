@@ -26,6 +26,7 @@ def test_every_statement_names_sources_that_are_there() -> None:
     assert {s["verdict"] for s in statements} == {"supported"}
     assert [s["origin"] for s in statements] == ["record", "model", "model"]
     assert [s["citation_corrected"] for s in statements] == [False, False, True]
+    assert {(s["repaired"], s["entailed"], tuple(s["reasons"])) for s in statements} == {(False, "", ())}
     assert sources[3] == {
         "number": 3,
         "fact": "Observation/a1c#2",

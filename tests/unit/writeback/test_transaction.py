@@ -33,7 +33,7 @@ from tests.unit.writeback.charts import (
     on,
     varied,
 )
-from tests.unit.writeback.reading import build, request, resource
+from tests.unit.writeback.reading import build, entry, request, resource, shared
 
 AIAST = ("http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "AIAST")
 
@@ -52,7 +52,7 @@ def test_the_same_run_gives_the_same_bytes_also_after_it_was_stored() -> None:
 def test_another_run_key_gives_other_names_but_the_same_device_condition() -> None:
     one, two = build(make_run()), build(make_run(key="f" * 64))
     names = {entry["fullUrl"] for entry in (*one["entry"], *two["entry"])}
-    assert len(names) == 6
+    assert len(names) == 10
     assert request(one, "Device") == request(two, "Device")
 
 
@@ -106,6 +106,7 @@ def test_each_attachment_has_its_right_size_and_hash() -> None:
         "text/plain; charset=utf-8",
         "application/xhtml+xml",
         "application/json",
+        "application/fhir+json",
     ]
     for attachment in attachments:
         data = base64.b64decode(attachment["data"], validate=True)
@@ -141,9 +142,8 @@ def test_a_summary_without_dates_and_sources_has_no_context() -> None:
 def test_provenance_names_the_model_and_every_version_it_was_given() -> None:
     bundle = build(make_run())
     provenance = resource(bundle, "Provenance")
-    by_type = {e["resource"]["resourceType"]: e["fullUrl"] for e in bundle["entry"]}
-    assert provenance["target"] == [{"reference": by_type["DocumentReference"]}]
-    assert provenance["agent"][0]["who"]["reference"] == by_type["Device"]
+    assert provenance["target"] == [{"reference": entry(bundle, "DocumentReference")["fullUrl"]}]
+    assert provenance["agent"][0]["who"]["reference"] == entry(bundle, "Device")["fullUrl"]
     assert codes(provenance["reason"][0]["coding"]) == [AIAST]
     assert AIAST in codes(provenance["meta"]["security"])
     assert provenance["recorded"] == "2026-11-20T09:30:15.250Z"
@@ -155,8 +155,10 @@ def test_provenance_names_the_model_and_every_version_it_was_given() -> None:
         None,
     ]
     assert sources[3]["identifier"] == {"system": "urn:ietf:rfc:3986", "value": NOTE.source.reference}
-    (prompt,) = (entity["what"] for entity in provenance["entity"] if entity["role"] == "derivation")
+    prompt, card = (entity["what"] for entity in provenance["entity"] if entity["role"] == "derivation")
     assert prompt["identifier"] == {"system": "urn:epicrisis:prompt", "value": "b" * 64}
+    assert prompt["reference"] == shared(bundle, "urn:epicrisis:prompt")["fullUrl"]
+    assert card["reference"] == shared(bundle, "urn:epicrisis:model-card")["fullUrl"]
     assert "Ada" not in json.dumps(provenance)
 
 
@@ -214,13 +216,16 @@ def test_a_model_that_is_not_a_hub_name_has_no_manufacturer(model: str) -> None:
 def test_every_entry_is_created_on_a_condition_so_that_a_repeat_finds_it() -> None:
     bundle = build(make_run())
     by_key = f"identifier=urn:epicrisis:run-key|{RUN_KEY}"
-    expected = {
-        "Device": f"identifier=urn:epicrisis:model|{'f' * 64}",
-        "DocumentReference": by_key,
-        "Provenance": f"target:DocumentReference.{by_key}",
-    }
+    card = shared(bundle, "urn:epicrisis:model-card")["resource"]["identifier"][0]["value"]
+    expected = [
+        ("Device", f"identifier=urn:epicrisis:model|{'f' * 64}"),
+        ("DocumentReference", f"identifier=urn:epicrisis:prompt|{'b' * 64}"),
+        ("DocumentReference", f"identifier=urn:epicrisis:model-card|{card}"),
+        ("DocumentReference", by_key),
+        ("Provenance", f"target:DocumentReference.{by_key}"),
+    ]
     assert bundle["type"] == "transaction"
-    assert {e["request"]["url"]: e["request"]["ifNoneExist"] for e in bundle["entry"]} == expected
+    assert [(e["request"]["url"], e["request"]["ifNoneExist"]) for e in bundle["entry"]] == expected
     assert {e["request"]["method"] for e in bundle["entry"]} == {"POST"}
     assert all(e["fullUrl"].startswith("urn:uuid:") for e in bundle["entry"])
 
@@ -246,7 +251,8 @@ def test_provenance_can_be_put_under_an_id_of_ours() -> None:
 def test_what_was_built_reads_back_as_r4() -> None:
     bundle = Bundle.model_validate_json(json.dumps(build(make_run())))
     assert bundle.entry is not None
-    document = next(e.resource for e in bundle.entry if isinstance(e.resource, DocumentReference))
+    document = bundle.entry[3].resource
+    assert isinstance(document, DocumentReference)
     assert document.docStatus == "preliminary"
     assert document.subject is not None
     assert document.subject.reference == "Patient/77"

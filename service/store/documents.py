@@ -1,0 +1,179 @@
+"""Documents that were filed, and what is stopped, in the database. Every failure is a StoreError."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+from sqlalchemy import ColumnElement
+from sqlmodel import col, or_, select
+
+from service.errors import StoreError
+from service.ports import DocumentState, FiledDocument, Stop, StopScope, Wanted
+from service.store.database import Database
+from service.store.tables import CitationTable, DocumentTable, GivenTable, RunTable, StopTable
+
+SOURCE = "source"
+PATIENT = "patient"
+_DOCUMENT = "document"
+_DECODER = msgspec.json.Decoder(FiledDocument)
+_STRIPES = 256
+"""Lock files: two run keys share one with a chance of 1 in 256, and then only wait for each other."""
+
+
+class Held:
+    """The right to file under one run key, until it is closed."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Let the next one file."""
+        os.close(self._descriptor)
+
+
+class SqlDocuments:
+    """The DocumentStore on a SQLite file."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def put_document(self, document: FiledDocument) -> None:
+        """Keep a document, in place of what was known of it. Raises StoreError."""
+        hashed = self._hash(document.server, document.document)
+        with self.database.writing() as session:
+            wanted = select(DocumentTable).where(col(DocumentTable.document_hash) == hashed)
+            row = session.exec(wanted).one_or_none()
+            if row is None:
+                session.add(self._row(document, hashed))
+                return
+            new = self._row(document, hashed)
+            row.state, row.version, row.content = new.state, new.version, new.content
+            row.expires_at = new.expires_at
+
+    def get_document(self, server: str, document: str) -> FiledDocument | None:
+        """Return what is known of `DocumentReference/7` on this server, or None. Raises StoreError."""
+        found = self._documents(col(DocumentTable.document_hash) == self._hash(server, document))
+        return found[0] if found else None
+
+    def documents_of(self, patient: str) -> Sequence[FiledDocument]:
+        """Return a patient's documents, newest first. Raises StoreError."""
+        hashed = self.database.cipher.keyed_hash(PATIENT, patient)
+        return self._documents(col(DocumentTable.patient_hash) == hashed)[::-1]
+
+    def drafts(self) -> Sequence[FiledDocument]:
+        """Return every document that is still a draft, oldest first. Raises StoreError."""
+        return self._documents(col(DocumentTable.state) == DocumentState.DRAFT.value)
+
+    def find_documents(self, wanted: Wanted) -> Sequence[FiledDocument]:
+        """Return the documents of the runs that are wanted, oldest first. Raises StoreError."""
+        runs = select(RunTable.run_id).where(*self._conditions(wanted))
+        return self._documents(col(DocumentTable.run_id).in_(runs))
+
+    def find_templates(self, prompt_id: str, prompt_version: str) -> Sequence[str]:
+        """Return the digests of the templates that runs used under this name and version."""
+        named = (col(RunTable.prompt_id) == prompt_id, col(RunTable.prompt_version) == prompt_version)
+        with self.database.reading() as session:
+            return tuple(session.exec(select(RunTable.template_digest).where(*named).distinct()))
+
+    def hold(self, key: str) -> Held | None:
+        """Return the right to file under a run key, or None where another task or process has it.
+
+        The lock is the operating system's, so a process that is killed leaves none behind. Raises StoreError.
+        """
+        name = self.database.engine.url.database
+        assert name is not None
+        folder = Path(f"{name}.locks")
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            held = os.open(folder / f"{_stripe(key):02x}", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            raise StoreError("The folder of the locks beside the database cannot be used.") from None
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(held)
+            return None
+        return Held(held)
+
+    def add_stop(self, stop: Stop) -> None:
+        """Halt from now on. Raises StoreError."""
+        row = StopTable(
+            scope=stop.scope.value, since=stop.since, by=stop.by, value=stop.value, reason=stop.reason
+        )
+        with self.database.writing() as session:
+            session.add(row)
+
+    def lift_stop(self, scope: StopScope, value: str, by: str, at: datetime) -> int:
+        """Lift what was halted so, and return how many stops that were. Raises StoreError."""
+        with self.database.writing() as session:
+            open_rows = session.exec(select(StopTable).where(col(StopTable.lifted_at).is_(None)))
+            rows = [row for row in open_rows if (row.scope, row.value) == (scope.value, value)]
+            for row in rows:
+                row.lifted_at, row.lifted_by = at, by
+        return len(rows)
+
+    def stops(self) -> Sequence[Stop]:
+        """Return what is halted now, oldest first. Raises StoreError."""
+        wanted = select(StopTable).where(col(StopTable.lifted_at).is_(None)).order_by(col(StopTable.id))
+        with self.database.reading() as session:
+            return tuple(
+                Stop(StopScope(row.scope), row.value, row.since, row.by, row.reason)
+                for row in session.exec(wanted)
+            )
+
+    def _documents(self, condition: ColumnElement[bool]) -> list[FiledDocument]:
+        wanted = select(DocumentTable.content).where(condition).order_by(col(DocumentTable.id))
+        with self.database.reading() as session:
+            try:
+                return [_DECODER.decode(content) for content in session.exec(wanted)]
+            except msgspec.MsgspecError:
+                raise StoreError("What is stored of a document cannot be read.") from None
+
+    def _conditions(self, wanted: Wanted) -> Iterator[ColumnElement[bool]]:
+        if wanted.model:
+            named = (col(RunTable.model_digest), col(RunTable.model))
+            yield or_(*(column == wanted.model for column in named))
+        if wanted.prompt_id:
+            yield col(RunTable.prompt_id) == wanted.prompt_id
+        if wanted.prompt_version:
+            yield col(RunTable.prompt_version) == wanted.prompt_version
+        if wanted.source:
+            yield self._rests_on(wanted.source, wanted.source_version)
+        if wanted.after:
+            yield col(RunTable.created_at) >= wanted.after
+        if wanted.before:
+            yield col(RunTable.created_at) < wanted.before
+
+    def _rests_on(self, source: str, version: str) -> ColumnElement[bool]:
+        hashed = self.database.cipher.keyed_hash(SOURCE, source)
+        given = select(GivenTable.run).where(col(GivenTable.source_hash) == hashed)
+        cited = select(CitationTable.run).where(col(CitationTable.source_hash) == hashed)
+        if version:
+            given = given.where(col(GivenTable.version) == version)
+            cited = cited.where(col(CitationTable.version) == version)
+        return or_(col(RunTable.id).in_(given), col(RunTable.id).in_(cited))
+
+    def _row(self, document: FiledDocument, hashed: str) -> DocumentTable:
+        return DocumentTable(
+            document_hash=hashed,
+            run_id=document.run_id,
+            patient_hash=self.database.cipher.keyed_hash(PATIENT, document.patient),
+            state=document.state.value,
+            version=document.version,
+            filed_at=document.filed_at,
+            expires_at=document.expires_at,
+            content=msgspec.json.encode(document).decode(),
+        )
+
+    def _hash(self, server: str, document: str) -> str:
+        return self.database.cipher.keyed_hash(_DOCUMENT, f"{server} {document}")
+
+
+def _stripe(key: str) -> int:
+    return crc32(key.encode()) % _STRIPES

@@ -1,0 +1,138 @@
+"""The text of a document that a clinician has attested: the draft's own words without the draft's banner.
+
+Every form is made by the same builders as the draft's. What a clinician added stands apart, marked as theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from service.ports import StoredRun
+from service.writeback.attachment import attachment
+from service.writeback.clean import one_line
+from service.writeback.composition import document_bundle, encoded
+from service.writeback.json_form import Sign, json_form, signed_content
+from service.writeback.labels import BANNER, WriteProfile
+from service.writeback.moment import fhir_instant, show_instant
+from service.writeback.page import Block, Line, compose_page, describe
+from service.writeback.sources import numbered_sources
+from service.writeback.text import plain_text, xhtml
+
+_EXPIRES = "Draft expires "
+_EXPIRY_LINE = re.compile(f'<p class="identity">{_EXPIRES}[^<]*</p>')
+"""The same line in a narrative."""
+
+
+class Addition(NamedTuple):
+    """Text that a clinician added."""
+
+    by: str
+    """`Practitioner/7`"""
+    at: str
+    """A FHIR instant."""
+    text: str
+
+
+def lasting_banner(by: str, at: datetime) -> str:
+    """Begin and end every form of an attested document with who took responsibility, and when."""
+    return f"AI-GENERATED, REVIEWED AND ATTESTED BY {one_line(by)} ON {show_instant(at)}"
+
+
+def lasting_description(run: StoredRun, by: str, at: datetime) -> str:
+    """Return the one-line description of an attested document."""
+    parts = describe(run).split(" · ")
+    return " · ".join(
+        part.replace(BANNER, lasting_banner(by, at)) for part in parts if not part.startswith(_EXPIRES)
+    )
+
+
+def lasting_content(
+    run: StoredRun,
+    by: str,
+    at: datetime,
+    additions: Sequence[Addition],
+    software_version: str,
+    profile: WriteProfile,
+    sign: Sign | None,
+) -> list[dict[str, Any]]:
+    """Return the contents of an attested DocumentReference, in the order of the draft's."""
+    banner, sources = lasting_banner(by, at), numbered_sources(run.summary)
+    page = _page(compose_page(run, sources, software_version), banner, additions)
+    forms = [
+        ("text/plain; charset=utf-8", "text", plain_text(page).encode()),
+        ("application/xhtml+xml", "page", xhtml(page).encode()),
+    ]
+    if not additions:  # a Composition has no place for words that are not the AI's
+        bundle = encoded(_final(document_bundle(run, sources, software_version, profile), banner))
+        forms += [("application/fhir+json", "document", bundle)] if bundle is not None else []
+    digests = {kind.partition(";")[0]: hashlib.sha256(data).hexdigest() for kind, _, data in forms}
+    proof = json_form(run, sources, software_version, digests)
+    forms.insert(2, ("application/json", "statements and sources", _proof(proof, by, at, additions, sign)))
+    written = fhir_instant(at)
+    return [
+        {"attachment": attachment(kind, f"{banner}: {title}", data, written)} for kind, title, data in forms
+    ]
+
+
+def _page(draft: Sequence[Block], banner: str, additions: Sequence[Addition]) -> tuple[Block, ...]:
+    return tuple(_lines(draft, banner, additions))
+
+
+def _lines(draft: Sequence[Block], banner: str, additions: Sequence[Addition]) -> Iterator[Block]:
+    for block in draft:
+        if block.line is Line.HEADING and block.text == "Sources":
+            yield from _added(additions)
+        if block.line is Line.BANNER:
+            yield replace(block, text=banner)
+        elif not (block.line is Line.IDENTITY and block.text.startswith(_EXPIRES)):
+            yield replace(block, text=block.text.replace("About this draft", "About this summary"))
+
+
+def _added(additions: Sequence[Addition]) -> Iterator[Block]:
+    for addition in additions:
+        when = datetime.fromisoformat(addition.at)
+        yield Block(Line.HEADING, f"Added by {one_line(addition.by)} on {show_instant(when)}")
+        yield from (Block(Line.NOTE, one_line(text)) for text in addition.text.splitlines() if text.strip())
+
+
+def _proof(draft: bytes, by: str, at: datetime, additions: Sequence[Addition], sign: Sign | None) -> bytes:
+    """Return the JSON form of an attested document, signed anew: it no longer expires."""
+    banner = lasting_banner(by, at)
+    form: dict[str, Any] = msgspec.json.decode(draft)
+    form |= {"banner": banner, "end": banner, "expires_at": None}
+    form["attested"] = {"by": by, "at": fhir_instant(at)}
+    form["added"] = [addition._asdict() for addition in additions]
+    if sign is not None:
+        form["signature"] = sign(signed_content(form))
+    return msgspec.json.encode(form)
+
+
+def _final(bundle: dict[str, Any], banner: str) -> dict[str, Any]:
+    """Return the document Bundle with its Composition final and without a word of the draft's banner."""
+    final: dict[str, Any] = _said(bundle, banner)
+    for entry in final["entry"]:
+        if entry["resource"]["resourceType"] == "Composition":
+            entry["resource"]["status"] = "final"
+            entry["resource"]["type"] = {"coding": [{"system": "http://loinc.org", "code": "60591-5"}]}
+    return final
+
+
+def _said(value: Any, banner: str) -> Any:
+    if isinstance(value, list):
+        return [_said(item, banner) for item in value]
+    if isinstance(value, dict):
+        return {name: _said(item, banner) for name, item in value.items()}
+    if isinstance(value, str):
+        return (
+            _EXPIRY_LINE.sub("", value)
+            .replace(BANNER, banner)
+            .replace("About this draft", "About this summary")
+        )
+    return value
