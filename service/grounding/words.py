@@ -28,7 +28,7 @@ _WORD = re.compile(r"[^\W\d_][\w%\[\]{}/^.'*µ-]*|[%‰]|\d+[^\W\d_]\w*", re.UNI
 _ANNOTATION = re.compile(r"\{[^{}]*\}")
 _YEAR = re.compile(r"(?:18|19|20|21)\d\d")
 
-_AFTER_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?\s?([^\s,;()\d–-][^\s,;()]*)")
+_AFTER_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?\s?([^\s,;:()\d–-][^\s,;()]*)")
 
 PLAIN_WORDS = frozenset(
     "a an the of on in at to and as by is was are were be been has had have it its this that which these "
@@ -74,6 +74,10 @@ class Piece:
 
     token: DateToken | NumberToken
     window: frozenset[str]
+    start: int = 0
+    """Where it stands in the text: its first character…"""
+    end: int = 0
+    """…and its last-plus-one, the unit included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ def words_of(text: str) -> tuple[str, ...]:
 
 def units_of(text: str) -> frozenset[str]:
     """Return the folded words that stand right after a number in a source, where they are not plain words."""
-    found = (match.group(1).rstrip(".").casefold() for match in _AFTER_NUMBER.finditer(_DATE.sub(" ", text)))
+    found = (match.group(1).rstrip(".:").casefold() for match in _AFTER_NUMBER.finditer(_DATE.sub(" ", text)))
     return frozenset(unit for unit in found if unit and unit not in PLAIN_WORDS)
 
 
@@ -150,7 +154,7 @@ def _assemble(text: str, rest: str, spans: list[tuple[int, int, DateToken | Numb
     pieces: list[Piece] = []
     position = 0
     for start, end, token in spans:
-        pieces.append(Piece(token, frozenset(words_of(rest[position:start]))))
+        pieces.append(Piece(token, frozenset(words_of(rest[position:start])), start, end))
         position = end
     return Sentence(tuple(pieces), words_of(rest), frozenset(words_of(rest[position:])))
 
@@ -163,7 +167,7 @@ def _unit_after(text: str, end: int, units: frozenset[str]) -> tuple[str, int] |
     match = re.match(r"\s?([^\s,;()]+)", text[end:])
     if match is None:
         return None
-    unit = match.group(1).rstrip(".")
+    unit = match.group(1).rstrip(".:")
     if unit.casefold() not in units:
         return None
     # UCUM annotates what has no unit: `3 {score}` is a plain 3.
