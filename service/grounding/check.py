@@ -15,7 +15,7 @@ from service.context.chosen import Context
 from service.grounding.derive import Whole, computed
 from service.grounding.source import OBSERVED, Source, content
 from service.grounding.summary import Claim, DraftClaim, Origin, Verdict
-from service.grounding.wording import said_plainly
+from service.grounding.wording import neutral_words, said_plainly
 from service.grounding.words import (
     PLAIN_WORDS,
     RELATIVE_DATE,
@@ -201,8 +201,8 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
     yield from _status(sentence, sources)
     yield from _quotations(text, sources)
     for source in sources:
-        said = set(sentence.words)
-        if source.fact.span is None and not source.name_words <= said:
+        said = frozenset(sentence.words)
+        if source.fact.span is None and not source.is_named_by(said):
             yield Verdict.UNSUPPORTED, f"does_not_name:{source.fact.kind}"
         if source.fact.person.role != "patient" and not content(words_of(source.fact.person.text)) & said:
             yield Verdict.CONTRADICTED, "another_person"
@@ -302,6 +302,7 @@ def without_quotation(text: str, value: str) -> str | None:
 def _beside(rest: Sentence, frames: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
     """Nothing stands beside a quotation that only the words quoted could account for."""
     words = frozenset().union(*(frame.words | frame.units for frame in frames))
+    words |= neutral_words(frozenset(frame.fact.kind for frame in frames) - {Kind.PATIENT}, len(frames) == 1)
     if not content(rest.words) <= words:
         yield Verdict.NOT_CHECKED, "words_beside_the_quotation"
     numbers = {token for frame in frames for token in frame.sentence.numbers}
@@ -387,7 +388,9 @@ def _day_beside(pieces: Sequence[Piece], place: int, lead: bool) -> DateToken:
 
 def _words(sentence: Sentence, sources: Sequence[Source], gender: str) -> Iterator[tuple[Verdict, str]]:
     """Every content word stands in a cited fact; negations and status words weigh more than others."""
+    kinds = frozenset(source.fact.kind for source in sources) - {Kind.PATIENT}
     known = frozenset().union(*(source.words | source.units for source in sources)) | _pronouns(gender)
+    known |= neutral_words(kinds, len(sources) == 1)
     for word in dict.fromkeys(sentence.words):
         if word in known or word in PLAIN_WORDS:
             continue

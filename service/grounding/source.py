@@ -24,6 +24,7 @@ OBSERVED = frozenset({Kind.RESULT, Kind.VITAL, Kind.SOCIAL})
 """Kinds whose value belongs to a day: the same thing measured on another day is another fact."""
 _TIMES_TOLD = frozenset({"first", "latest"})
 """How a line dates its further sources: `recorded 3 times, latest …`; since then is not since that day."""
+_SETTINGS = frozenset({"inpatient", "emergency"})
 _ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
 
 
@@ -41,24 +42,44 @@ class Source:
     @cached_property
     def sentence(self) -> Sentence:
         """The fact's line taken apart."""
-        return take_apart(self.fact.text, self.units)
+        return take_apart(self.line, self.units)
+
+    @cached_property
+    def line(self) -> str:
+        """The fact's line; of a device also what it says of itself elsewhere, its serial number."""
+        if self.fact.kind is not Kind.DEVICE:
+            return self.fact.text
+        more = (f"{label} {text}" for label, text in self.fact.details if text not in self.fact.text)
+        return "; ".join((self.fact.text, *more))
 
     @cached_property
     def words(self) -> frozenset[str]:
         """Every word that this fact can account for: its line, its name, and the displays of its codes."""
         codes = (code.display for code in self.fact.codes)
         named = words_of(" ".join((self.fact.name, self.fact.certainty, *codes)))
-        return frozenset(self.sentence.words) | frozenset(named)
+        status = words_of(f"{self.fact.status.value} {self.fact.recorded_status}")
+        return frozenset((*self.sentence.words, *named, *status))
 
     @cached_property
     def name_words(self) -> frozenset[str]:
         """The content words of the name that a sentence must hold: no brackets, specimens, dose forms."""
         told = content(take_apart(_ASIDE.sub(" ", self.fact.name), self.units).words)
         if self.fact.kind is Kind.MEDICATION:
-            return (told - lexicon().forms) or told
+            salts = lexicon().salts - set(words_of(self.fact.name)[:1])  # `sodium bicarbonate` is no salt left out
+            return (told - lexicon().forms - salts) or told
         if self.fact.kind in OBSERVED:
             return content(words_of(plain_name(self.fact.name))) or told
         return told
+
+    def is_named_by(self, said: frozenset[str]) -> bool:
+        """Say whether these words name what the fact is about; an admission is named by being one."""
+        if self.name_words <= said:
+            return True
+        setting = content(words_of(self.fact.category)) & _SETTINGS
+        if self.fact.kind is not Kind.ENCOUNTER or self.fact.person.role != "patient":
+            return False
+        reason = content(words_of(dict(self.fact.details).get("reason", "")))
+        return bool(setting & said) or (bool(reason) and reason <= said)
 
     @cached_property
     def beside(self) -> Source:

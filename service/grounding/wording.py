@@ -13,9 +13,17 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
+from service.grounding.words import words_of
 from service.record.facts import Kind
 
 _ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
+_SEMANTIC_TAG = re.compile(
+    r"\s\((?:disorder|finding|situation|procedure|regime/therapy|physical object|record artifact|event|substance|"
+    r"product|morphologic abnormality|body structure)\)"
+)
+"""What SNOMED CT's fully specified names end with."""
+_SIDED = re.compile(r"\b(left|right)[- ]sided\b", re.IGNORECASE)
+_EVERY_KIND = "*"
 
 
 class Wording(NamedTuple):
@@ -26,46 +34,110 @@ class Wording(NamedTuple):
     read: str
 
 
+class Neutral(NamedTuple):
+    """Words that carry nothing of their own around entries of these kinds."""
+
+    kinds: frozenset[Kind]
+    words: frozenset[str]
+    alone: bool
+    """True for words that carry nothing only where a single entry is cited."""
+
+
 class Lexicon(NamedTuple):
     """All wordings, the longest of each sort first."""
 
+    neutral: tuple[Neutral, ...]
     said: tuple[Wording, ...]
     frames: tuple[Wording, ...]
+    often: tuple[tuple[str, ...], ...]
     units: tuple[tuple[str, re.Pattern[str]], ...]
     tails: re.Pattern[str]
     forms: frozenset[str]
+    salts: frozenset[str]
     same: Mapping[str, tuple[str, ...]]
     """A name → the other names of the same thing, longest first."""
+    drugs: tuple[tuple[str, ...], ...]
 
 
 @cache
 def lexicon() -> Lexicon:
     """Return the lexicon that ships with this package."""
-    text = resources.files("service.grounding").joinpath("lexicon.toml").read_text(encoding="utf-8")
-    return read_lexicon(tomllib.loads(text))
+    return read_lexicon(_shipped("lexicon.toml") | _shipped("names.toml"))
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    return tomllib.loads(resources.files("service.grounding").joinpath(name).read_text(encoding="utf-8"))
 
 
 def read_lexicon(data: dict[str, Any]) -> Lexicon:
     """Read a lexicon from a parsed TOML document. Raises KeyError or ValueError where it is wrong."""
+    same = [entry["forms"] for entry in data["same"]]
     return Lexicon(
+        tuple(
+            Neutral(_kinds(entry), frozenset(words_of(entry["words"])), entry.get("alone", False))
+            for entry in data["neutral"]
+        ),
         tuple(_wordings(data["said"])),
         tuple(_wordings(data["frame"])),
+        tuple(tuple(entry["forms"]) for entry in data["often"]),
         tuple((entry["recorded"], _after_number(entry["say"])) for entry in data["unit"]),
-        re.compile(
-            "|".join(re.escape(tail) for entry in data["tail"] for tail in _longest(entry["say"])), re.I
-        ),
+        re.compile("|".join(map(re.escape, _longest(t for entry in data["tail"] for t in entry["say"]))), re.I),
         frozenset(form for entry in data["form"] for form in entry["say"]),
-        {
-            form: tuple(_longest(other for other in entry["forms"] if other != form))
-            for entry in data["same"]
-            for form in entry["forms"]
-        },
+        frozenset(salt for entry in data["salt"] for salt in entry["say"]),
+        {forms[0]: tuple(_longest(forms[1:])) for forms in same},
+        tuple(tuple(entry["forms"]) for entry in data["drug"]),
+    )
+
+
+@cache
+def neutral_words(kinds: frozenset[Kind], alone: bool) -> frozenset[str]:
+    """Return the words that carry nothing around entries of all these kinds; `alone`: one entry is cited."""
+    return frozenset(
+        word
+        for neutral in lexicon().neutral
+        if kinds and kinds <= neutral.kinds and (alone or not neutral.alone)
+        for word in neutral.words
     )
 
 
 def plain_name(name: str) -> str:
     """Return a recorded name in small letters, without brackets and specimen: `hemoglobin`."""
-    return " ".join(lexicon().tails.sub(" ", _ASIDE.sub(" ", name)).casefold().split())
+    return " ".join(lexicon().tails.sub(" ", _ASIDE.sub(" ", name)).casefold().split()).rstrip(" -")
+
+
+def in_recorded_units(text: str, units: Iterable[str]) -> str:
+    """Return a claim with each of its units written as one of the recorded `units` is."""
+    own = frozenset(units)
+    for recorded, pattern in lexicon().units:
+        if recorded.casefold() in own:
+            text = pattern.sub(lambda match, unit=recorded: f"{match[1]} {unit}", text)
+    return text
+
+
+def by_recorded_names(text: str, kinds: frozenset[Kind], names: Iterable[str]) -> str:
+    """Return a claim that calls what it cites by its recorded names, where it used another for the same."""
+    for name in dict.fromkeys(names):
+        if Kind.MEDICATION in kinds:
+            text = _with_ingredient(text, name)
+        told = (plain_name(name), name.casefold())
+        if any(_said(form).search(text) for form in told):
+            continue
+        others = {other for form in told for other in lexicon().same.get(form, ())}
+        for other in _longest(others):
+            pattern = _said(other)
+            if pattern.search(text):
+                text = pattern.sub(told[0], text)
+                break
+    return text
+
+
+def _with_ingredient(text: str, name: str) -> str:
+    for forms in lexicon().drugs:
+        recorded = next((form for form in forms if _said(form).search(name)), None)
+        if recorded is not None and not _said(recorded).search(text):
+            for other in forms:
+                text = _said(other).sub(recorded, text)
+    return text
 
 
 def said_plainly(
@@ -81,17 +153,24 @@ def said_plainly(
     `lines` are the recorded lines: a wording that the record uses itself stays as it is.
     """
     words, cited = lexicon(), frozenset(kinds)
-    for name in dict.fromkeys(map(plain_name, names)):
-        if not _said(name).search(text):
-            for other in words.same.get(name, ()):
-                text = _said(other).sub(name, text)
-    own = frozenset(units)
-    for recorded, pattern in words.units:
-        if recorded.casefold() in own:
-            text = pattern.sub(rf"\1 {recorded}", text)
+    text = in_recorded_units(_SEMANTIC_TAG.sub("", text), units)
+    if not any(_SIDED.search(line) for line in lines):
+        text = _SIDED.sub(r"\1", text)
+    text = by_recorded_names(text, cited, names)
+    if cited == {Kind.MEDICATION}:
+        text = _as_often(text, lines)
     for wording in (*words.said, *words.frames):
         if cited and cited <= wording.kinds and not any(wording.pattern.search(line) for line in lines):
             text = wording.pattern.sub(wording.read, text)
+    return text
+
+
+def _as_often(text: str, lines: Sequence[str]) -> str:
+    for forms in lexicon().often:
+        recorded = next((form for form in forms if any(_said(form).search(line) for line in lines)), forms[0])
+        for form in _longest(forms):
+            if form != recorded:
+                text = _said(form).sub(f" {recorded} ", text)
     return text
 
 
@@ -100,9 +179,13 @@ def _said(phrase: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w-]){re.escape(phrase)}(?![\w-])", re.I)
 
 
+def _kinds(entry: Mapping[str, Any]) -> frozenset[Kind]:
+    return frozenset(Kind) if _EVERY_KIND in entry["kinds"] else frozenset(map(Kind, entry["kinds"]))
+
+
 def _wordings(entries: Iterable[dict[str, Any]]) -> list[Wording]:
     found = [
-        (phrase, frozenset(map(Kind, entry["kinds"])), entry.get("word", ""))
+        (phrase, _kinds(entry), entry.get("word", ""))
         for entry in entries
         for phrase in entry["say"]
     ]
@@ -110,12 +193,8 @@ def _wordings(entries: Iterable[dict[str, Any]]) -> list[Wording]:
     return [Wording(kinds, _said(phrase.strip()), f" {word} ") for phrase, kinds, word in found]
 
 
-def _any_of(phrases: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, _longest(phrases))), re.I)
-
-
 def _longest(phrases: Iterable[str]) -> list[str]:
-    return sorted(phrases, key=len, reverse=True)
+    return sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
 
 
 def _after_number(phrases: Iterable[str]) -> re.Pattern[str]:
