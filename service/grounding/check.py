@@ -13,9 +13,10 @@ from unicodedata import normalize
 
 from service.context.chosen import Context
 from service.grounding.derive import Whole, computed
+from service.grounding.pairs import computed_of_several
 from service.grounding.source import OBSERVED, Source, content
 from service.grounding.summary import Claim, DraftClaim, Origin, Verdict
-from service.grounding.wording import neutral_words, said_plainly
+from service.grounding.wording import in_recorded_units, neutral_words, said_plainly
 from service.grounding.words import (
     PLAIN_WORDS,
     RELATIVE_DATE,
@@ -110,8 +111,13 @@ class Judge:
         """Return the worst verdict on a sentence that cites these facts, and every reason for it."""
         if not facts:
             return Verdict.UNSUPPORTED, ("cites_nothing",)
-        text, findings = computed(text, facts, self._whole) if self._whole else (text, [])
-        findings += judge(text, [self.source(fact) for fact in facts], self._gender)
+        sources = [self.source(fact) for fact in facts]
+        findings: list[tuple[Verdict, str]] = []
+        if self._whole:
+            text, findings = computed(text, facts, self._whole)
+            text, more = computed_of_several(_in_own_units(text, sources), sources, self._whole)
+            findings += more
+        findings += judge(text, sources, self._gender)
         if not findings:
             return Verdict.SUPPORTED, ()
         worst = min((verdict for verdict, _ in findings), key=_SEVERITY.index)
@@ -208,6 +214,10 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
             yield Verdict.CONTRADICTED, "another_person"
 
 
+def _in_own_units(text: str, sources: Sequence[Source]) -> str:
+    return in_recorded_units(text, {unit for source in sources for unit in source.units})
+
+
 def _odd_signs(text: str, sources: Sequence[Source]) -> set[str]:
     """Return characters that no source has and that are not plain writing: signs can say `not` or `minus`.
 
@@ -238,9 +248,8 @@ def _plainly(text: str, sources: Sequence[Source], units: frozenset[str]) -> str
         if left is not None:
             text, quoted = left, f"{quoted} “{source.fact.value}”"
     text = _PRESSURE.sub(_parts_of, text) if any(source.is_pressure for source in sources) else text
-    recorded = {s.fact.quantity.unit.casefold() for s in sources if s.fact.quantity is not None}
     names, lines = [s.fact.name for s in sources], [s.fact.text for s in sources]
-    return said_plainly(text, kinds, units | recorded, names, lines) + quoted
+    return said_plainly(text, kinds, units, names, lines) + quoted
 
 
 def _parts_of(match: re.Match[str]) -> str:

@@ -22,9 +22,9 @@ from service.record.identity import age_on
 
 Finding = tuple[Verdict, str]
 
-_NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
-_COUNT = rf"(?P<n>\d{{1,5}}|{'|'.join(_NUMBERS)})"
-_COUNT_2, _COUNT_3 = _COUNT.replace("<n>", "<m>"), _COUNT.replace("<n>", "<k>")
+NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
+_COUNT = rf"(?P<n>\d{{1,5}}|{'|'.join(NUMBERS)})"
+_COUNT_2, _COUNT_3, _COUNT_4 = (_COUNT.replace("<n>", f"<{name}>") for name in "mkl")
 _TO_THE_DAY = (Precision.DAY, Precision.TIME)
 _OBSERVED = frozenset({Kind.RESULT, Kind.VITAL})
 
@@ -39,6 +39,11 @@ class Whole:
     def is_read_whole(self) -> bool:
         """False where observations were not fetched whole: then nothing is the latest or the only one."""
         return not any(gap.resource_type in (None, "Observation") for gap in self.record.gaps)
+
+    def has_all_of(self, fact: Fact) -> bool:
+        """False where resources of this fact's type were not fetched whole."""
+        own = fact.source.reference.partition("/")[0]
+        return not any(gap.resource_type in (None, own) for gap in self.record.gaps)
 
     def series(self, fact: Fact) -> list[Fact]:
         """Return every value of the same thing, in the same person: by name, or by a code that both have."""
@@ -87,7 +92,8 @@ def computed(text: str, facts: Sequence[Fact], whole: Whole) -> tuple[str, list[
         speaks_of_all = True
         # What lasted so long is over: the sentence says the status.
         over = Status.RESOLVED.value if rule.check is _has_lasted and fact.status is Status.RESOLVED else ""
-        text = f"{text[: match.start()]} {text[match.end() :]} {over}"
+        kept = match.groupdict().get("kept") or ""
+        text = f"{text[: match.start()]} {kept} {text[match.end() :]} {over}"
     if fact.kind in _OBSERVED and not speaks_of_all and _IS.search(text) and not take_apart(text).dates:
         overtaken = _unknown(fact, whole) or next(_beyond(fact, whole, newer=True), None)
         findings += [overtaken] if overtaken else []  # a value that is, without a day, is the latest
@@ -161,7 +167,7 @@ def _has_lasted(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | Non
 
 def _number(match: re.Match[str]) -> int:
     text = next(group for group in match.groups() if group).casefold()
-    return _NUMBERS.index(text) + 1 if text in _NUMBERS else int(text)
+    return NUMBERS.index(text) + 1 if text in NUMBERS else int(text)
 
 
 def _unknown(fact: Fact, whole: Whole) -> Finding | None:
@@ -204,12 +210,13 @@ _RULES = (
           r"earliest|first)\b", _is_first),
     _rule(r"\b(?:highest|maximum)(?: recorded)?(?: value)?(?: of)?(?: ever recorded)?\b", _is_highest),
     _rule(r"\b(?:lowest|minimum)(?: recorded)?(?: value)?(?: of)?(?: ever recorded)?\b", _is_lowest),
+    _rule(r"\bno (?P<kept>.{2,120}?) other than\b", _is_only),
     _rule(r"\b(?:there is no other|apart from|only one|the sole|once only|sole)\b", _is_only),
     _rule(r"\b(?:no other value is on record|no other|on record than)\b", _is_only),
     _rule(rf"\b(?:at (?:the )?age(?: of)?|aged|age) {_COUNT}\b|\b(?:was|at) {_COUNT_2} years (?:old|of age)\b"
           rf"|\bwas {_COUNT_3}(?= when\b)", _is_aged,
           Kind.PROBLEM, Kind.PROCEDURE, Kind.ENCOUNTER, Kind.IMMUNIZATION),
     _rule(rf"\b(?:lasted|for|duration|stay of|length of stay|persisted for|was|stayed) {_COUNT} days?\b"
-          rf"|(?<=discharged) {_COUNT_2} days? later\b|(?<=resolved) {_COUNT_3} days? after its\b",
+          rf"|\({_COUNT_4} days?\)|(?<=discharged) {_COUNT_2} days? later\b|(?<=resolved) {_COUNT_3} days? after its\b",
           _has_lasted, *_LASTING),
 )  # fmt: skip

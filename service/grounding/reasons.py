@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 _DETAILS = {
     "a_newer_status_is_recorded": "A newer entry says that it is not so any more.",
+    "change_is_another": "The cited values changed otherwise.",
+    "count_is_another": "The record holds another number of these, or not all of them are cited.",
     "as_needed_lost": "The entry says as needed, and the sentence does not.",
     "a_newer_one_is_recorded": "The record holds a newer one than the cited entry.",
     "age_is_another": "The age at that time is another one.",

@@ -24,7 +24,8 @@ OBSERVED = frozenset({Kind.RESULT, Kind.VITAL, Kind.SOCIAL})
 """Kinds whose value belongs to a day: the same thing measured on another day is another fact."""
 _TIMES_TOLD = frozenset({"first", "latest"})
 """How a line dates its further sources: `recorded 3 times, latest …`; since then is not since that day."""
-_SETTINGS = frozenset({"inpatient", "emergency"})
+_SETTINGS = {"inpatient": ("inpatient", "admission", "stay", "hospitalization"), "emergency": ("emergency",)}
+"""What an encounter of these settings may be called, whatever its own name is."""
 _ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
 
 
@@ -37,7 +38,8 @@ class Source:
     @cached_property
     def units(self) -> frozenset[str]:
         """The words that stand after numbers in the fact's line."""
-        return units_of(self.fact.text)
+        recorded = self.fact.quantity.unit.casefold() if self.fact.quantity is not None else ""
+        return units_of(self.fact.text) | ({recorded} - {""})
 
     @cached_property
     def sentence(self) -> Sentence:
@@ -75,11 +77,12 @@ class Source:
         """Say whether these words name what the fact is about; an admission is named by being one."""
         if self.name_words <= said:
             return True
-        setting = content(words_of(self.fact.category)) & _SETTINGS
-        if self.fact.kind is not Kind.ENCOUNTER or self.fact.person.role != "patient":
+        if self.fact.kind is not Kind.ENCOUNTER:
             return False
+        settings = content(words_of(self.fact.category))
+        called = {name for setting in settings for name in _SETTINGS.get(setting, ())}
         reason = content(words_of(dict(self.fact.details).get("reason", "")))
-        return bool(setting & said) or (bool(reason) and reason <= said)
+        return bool(called & said) or (bool(reason) and reason <= said)
 
     @cached_property
     def beside(self) -> Source:

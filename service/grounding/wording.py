@@ -105,6 +105,11 @@ def plain_name(name: str) -> str:
     return " ".join(lexicon().tails.sub(" ", _ASIDE.sub(" ", name)).casefold().split()).rstrip(" -")
 
 
+def recorded_forms(name: str) -> frozenset[str]:
+    """Return a recorded name as it may be written: whole, without brackets, and without specimen."""
+    return frozenset((name, " ".join(_ASIDE.sub(" ", name).split()), plain_name(name))) - {""}
+
+
 def in_recorded_units(text: str, units: Iterable[str]) -> str:
     """Return a claim with each of its units written as one of the recorded `units` is."""
     own = frozenset(units)

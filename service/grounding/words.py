@@ -109,7 +109,10 @@ def take_apart(text: str, units: frozenset[str] = frozenset()) -> Sentence:
             spans.append((match.start(), match.end(), token))
             rest[match.start() : match.end()] = " " * (match.end() - match.start())
     remaining = "".join(rest)
+    consumed = 0
     for match in _NUMBER.finditer(remaining):
+        if match.start("number") < consumed:  # within a unit: `4.1 10*6/uL`
+            continue
         start, end = match.start("number"), match.end("number")
         if match["comparator"]:
             start = match.start("comparator")
@@ -120,6 +123,7 @@ def take_apart(text: str, units: frozenset[str] = frozenset()) -> Sentence:
             unit = _unit_after(remaining, end, units)
             end += unit[1] if unit else 0
             spans.append((start, end, NumberToken(number, unit[0] if unit else "")))
+            consumed = end
         rest[start:end] = " " * (end - start)
     return _assemble(text, "".join(rest), sorted(spans, key=lambda span: span[0]))
 

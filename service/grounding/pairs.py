@@ -1,0 +1,366 @@
+"""What a sentence derives from several values of one series: a change, a difference, a doubling, a count.
+
+Each is computed again and then taken out of the sentence with the values and days that it spoke of, so that
+what is left is judged as it stands. Where one number, day or turn of phrase is not understood, nothing is
+taken out, and the sentence is refused as words that no source bears.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import NamedTuple
+
+from service.grounding.derive import NUMBERS, Finding, Whole
+from service.grounding.source import OBSERVED, Source
+from service.grounding.summary import Verdict
+from service.grounding.wording import recorded_forms
+from service.grounding.words import DateToken, NumberToken, Piece, take_apart
+from service.record.dates import show_day
+from service.record.facts import Fact, Precision
+
+_UP = (
+    r"(?:rose|risen|rises?|rising|increase[sd]?|increasing|climbed|climbs|climbing|grew|grown|growing|went up|"
+    r"gone up|going up|moved up|higher|greater|up from|rise of)"
+)
+_DOWN = (
+    r"(?:fell|fallen|falls?|falling|decrease[sd]?|decreasing|dropp?ed|drops?|dropping|declined?|declines|"
+    r"declining|went down|gone down|going down|moved down|lower|less|smaller|down from|fall of|came down)"
+)
+_LEVEL = r"(?:went|gone|changed?|changes|moved|difference|differs?|differed)"
+_MANY = {"doubl": 2, "twice": 2, "twofold": 2, "two-fold": 2, "tripl": 3, "threefold": 3, "three-fold": 3}
+_TIMES = re.compile(
+    r"\b(?P<over>(?:to )?more than |(?:to )?over |at least )?(?P<times>doubled?|doubling|double|twice|two-?fold|"
+    r"tripled?|tripling|three-?fold)\b",
+    re.IGNORECASE,
+)
+_PIVOT = re.compile(
+    r"\b(?:than|as (?:high|great|large|much) as|(?:twice|double|triple) (?:the (?:value|level|result|one)|that|what)"
+    r"(?: it was)?(?: of)?)\b",
+    re.IGNORECASE,
+)
+_MOVES = re.compile(rf"\b(?:an? )?(?:{_UP}|{_DOWN}|{_LEVEL})\b", re.IGNORECASE)
+_IS_UP, _IS_DOWN = (re.compile(rf"\b{words}\b", re.IGNORECASE) for words in (_UP, _DOWN))
+_MARK = re.compile(r"\b(from|since|between|to|and|by|after|reaching|until)\b", re.IGNORECASE)
+_BESIDE_DIFFERENCE = re.compile(
+    r"\b(?:by|rise of|increase of|fall of|decrease of|drop of|decline of|difference of|change of|"
+    r"rose|increased|climbed|went up|fell|decreased|dropped|declined|went down|was|is)\s*$", re.IGNORECASE
+)  # fmt: skip
+_TELLS_DIFFERENCE = re.compile(r"\bdifference\b.*\b(?:was|is|of|to)\s*$", re.IGNORECASE | re.DOTALL)
+_GLUE = frozenset(
+    "from since between to and by after reaching until than as in of the value level result one that what it "
+    "was high great large much a an or over period time interval".split()
+)
+_DAYS = (Precision.DAY, Precision.TIME)
+
+
+class Two(NamedTuple):
+    """Two values of one series, the older first."""
+
+    old: Source
+    new: Source
+
+    @property
+    def difference(self) -> Decimal:
+        """The newer minus the older, in the recorded unit."""
+        return _number(self.new) - _number(self.old)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One value or day of a sentence: which of the two it can be, and the words since the one before it."""
+
+    piece: Piece
+    sides: frozenset[int]
+    """0 for the older, 1 for the newer; both where it fits both, none for the difference itself."""
+    before: str
+
+
+def computed_of_several(text: str, sources: Sequence[Source], whole: Whole) -> tuple[str, list[Finding]]:
+    """Return a sentence without what it derives rightly from several values, and a finding where wrongly."""
+    series = [source for source in sources if source.fact.when is not None]
+    if len(series) < 2 or len(series) != len(sources) or not _is_series(series, whole):
+        return text, []
+    counted = _counted(text, series, whole)
+    if counted is not None:
+        return counted
+    two = _two(series)
+    if two is None or not (_MOVES.search(text) or _TIMES.search(text)):
+        return text, []
+    places = _places(text, two)
+    if places is None:
+        return text, []
+    finding = _compared(text, two, places)
+    return (text, []) if finding is _NOT_UNDERSTOOD else (_rest(text, places), list(finding))
+
+
+_NOT_UNDERSTOOD: tuple[Finding, ...] = ((Verdict.NOT_CHECKED, "word_not_in_source"),)
+_WRONG: tuple[Finding, ...] = ((Verdict.CONTRADICTED, "change_is_another"),)
+
+
+def _is_series(sources: Sequence[Source], whole: Whole) -> bool:
+    first = sources[0].fact
+    if any(source.fact.kind is not first.kind or source.fact.person != first.person for source in sources):
+        return False
+    ids = {fact.id for fact in whole.series(first)}
+    return all(source.fact.id in ids for source in sources)
+
+
+def _two(series: Sequence[Source]) -> Two | None:
+    facts = [source.fact for source in series]
+    plain = all(
+        fact.kind in OBSERVED
+        and fact.quantity is not None
+        and fact.quantity.number is not None
+        and not fact.quantity.comparator
+        and fact.when is not None
+        and fact.when.precision in _DAYS
+        for fact in facts
+    )
+    if len(series) != 2 or not plain or len({_unit(source) for source in series}) != 1:
+        return None
+    old, new = sorted(series, key=_instant)
+    return Two(old, new) if _latest(old) < _instant(new) else None
+
+
+def _instant(source: Source) -> float:
+    assert source.fact.when is not None
+    return source.fact.when.earliest.timestamp()
+
+
+def _latest(source: Source) -> float:
+    assert source.fact.when is not None
+    return source.fact.when.latest.timestamp()
+
+
+def _number(source: Source) -> Decimal:
+    assert source.fact.quantity is not None
+    assert source.fact.quantity.number is not None
+    return source.fact.quantity.number
+
+
+def _unit(source: Source) -> str:
+    return source.fact.quantity.unit if source.fact.quantity is not None else ""
+
+
+def _places(text: str, two: Two) -> list[Place] | None:
+    """Return every value and day of the sentence with what it can be; None where one of them is neither."""
+    pieces = _pieces(text, two)
+    found: list[Place] = []
+    position = 0
+    for index, piece in enumerate(pieces):
+        before = text[position : piece.start]
+        follows = pieces[index + 1] if index + 1 < len(pieces) else None
+        after = text[piece.end : follows.start if follows else len(text)]
+        if isinstance(piece.token, DateToken):
+            sides = _days_of(piece.token, two)
+        else:
+            token = _with_unit(piece.token, follows, after)
+            sides = _values_of(token, two, text[: piece.start], after)
+        if sides is None:
+            return None
+        found.append(Place(piece, sides, before))
+        position = piece.end
+    return found
+
+
+def _pieces(text: str, sources: Sequence[Source]) -> list[Piece]:
+    """Return the values and days of a sentence; a number within the name of what was measured is none."""
+    spans = _names(text, sources)
+    units = frozenset().union(*(source.units for source in sources))
+    return [
+        piece
+        for piece in take_apart(text, units).pieces
+        if not any(start <= piece.start and piece.end <= end for start, end in spans)
+    ]
+
+
+def _names(text: str, sources: Sequence[Source]) -> list[tuple[int, int]]:
+    """Return where the recorded names of what was measured stand in a sentence."""
+    names = {form for source in sources for form in recorded_forms(source.fact.name)}
+    told = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    return [match.span() for match in re.finditer(told, text, re.IGNORECASE)]
+
+
+def _with_unit(token: NumberToken, follows: Piece | None, after: str) -> NumberToken:
+    """Return the first number of `from 6.1 to 8.2 %` with the unit that it shares with the second."""
+    shares = not token.unit and follows is not None and isinstance(follows.token, NumberToken)
+    if shares and after.strip().casefold() in ("to", "and", "-", "–"):
+        assert follows is not None
+        assert isinstance(follows.token, NumberToken)
+        return NumberToken(token.text, follows.token.unit)
+    return token
+
+
+def _days_of(token: DateToken, two: Two) -> frozenset[int] | None:
+    sides = frozenset(side for side, source in enumerate(two) if _is_day_of(token, source.fact))
+    return sides or None
+
+
+def _is_day_of(token: DateToken, fact: Fact) -> bool:
+    assert fact.when is not None
+    return any(token.within(day) for day in take_apart(show_day(fact.when)).dates)
+
+
+def _values_of(token: NumberToken, two: Two, before: str, after: str) -> frozenset[int] | None:
+    if _TELLS_DIFFERENCE.search(before):
+        return frozenset() if _is_difference(token, two) else None
+    sides = frozenset(side for side, source in enumerate(two) if token in source.sentence.numbers)
+    is_difference = _is_difference(token, two) and (
+        _BESIDE_DIFFERENCE.search(before) is not None
+        or re.match(rf"\s*(?:{_UP}|{_DOWN})\b", after, re.IGNORECASE) is not None
+    )
+    if is_difference and not (sides and re.search(r"\b(?:to|from|was|is)\s*$", before, re.IGNORECASE)):
+        return frozenset()
+    return sides or (frozenset() if is_difference else None)
+
+
+def _is_difference(token: NumberToken, two: Two) -> bool:
+    units = {number.unit for number in two.old.sentence.numbers}
+    try:
+        return token.unit in units and Decimal(token.text.replace(",", "")) == abs(two.difference)
+    except InvalidOperation:  # `<5`: no plain number
+        return False
+
+
+def _compared(text: str, two: Two, places: Sequence[Place]) -> tuple[Finding, ...]:
+    """Return no finding where what is said of the two holds, else that it does not, or is not understood."""
+    times = _TIMES.search(text)
+    plain = _TIMES.sub(lambda match: " " * len(match.group()), text)
+    pivot = _PIVOT.search(plain) or _PIVOT.search(text, times.start("times") if times else len(text))
+    roles = _across(places, pivot) if pivot else _in_order(text, places)
+    if roles is None:
+        return _NOT_UNDERSTOOD
+    first, second = roles
+    if not first <= {0, 1} or first & second:
+        return _NOT_UNDERSTOOD
+    return _judged(plain, times, two, bool(pivot), first, second)
+
+
+def _judged(
+    text: str, times: re.Match[str] | None, two: Two, is_comparison: bool, first: set[int], second: set[int]
+) -> tuple[Finding, ...]:
+    """Judge a change from `first` to `second`, or a comparison of `first` with `second`."""
+    if not is_comparison and (first != {0} or second != {1}):
+        return _WRONG
+    if len(first) != 1 or len(second) != 1 or first == second:
+        return _NOT_UNDERSTOOD
+    start, end = (_number(two[side]) for side in (first | set(), second | set()) for side in side)
+    if is_comparison:
+        start, end = end, start
+    up, down = bool(_IS_UP.search(text)), bool(_IS_DOWN.search(text))
+    if up and down:
+        return _NOT_UNDERSTOOD
+    if (up and end <= start) or (down and end >= start):
+        return _WRONG
+    return _multiplied(times, start, end) if times else ()
+
+
+def _multiplied(times: re.Match[str], start: Decimal, end: Decimal) -> tuple[Finding, ...]:
+    factor = next(value for stem, value in _MANY.items() if times["times"].casefold().startswith(stem))
+    over = (times["over"] or "").casefold()
+    if start <= 0:
+        return _NOT_UNDERSTOOD
+    holds = end > factor * start if "than" in over or "over" in over else end == factor * start
+    if "least" in over:
+        holds = end >= factor * start
+    return () if holds else _WRONG
+
+
+def _across(places: Sequence[Place], pivot: re.Match[str]) -> tuple[set[int], set[int]] | None:
+    """Return which values stand before `than` and which after it."""
+    sides = [
+        _common(place for place in places if place.sides and (place.piece.start < pivot.start()) is before)
+        for before in (True, False)
+    ]
+    if sides[0] is None or sides[1] is None:
+        return None
+    return sides[0], sides[1]
+
+
+def _common(places: Iterator[Place]) -> set[int] | None:
+    """Return the side on which all of these are; None where there is none, or no common one."""
+    found = [set(place.sides) for place in places]
+    if not found:
+        return None
+    common = set.intersection(*found)
+    return common or None
+
+
+def _in_order(text: str, places: Sequence[Place]) -> tuple[set[int], set[int]] | None:
+    """Return which values the change starts from and which it leads to, by the words before each."""
+    starts: list[set[int]] = []
+    ends: list[set[int]] = []
+    role: list[set[int]] | None = None
+    between = False
+    previous: Place | None = None
+    for place in places:
+        if not place.sides:  # the difference itself
+            continue
+        marks = [mark.casefold() for mark in _MARK.findall(place.before) if mark.casefold() != "by"]
+        mark = marks[-1] if marks else ""
+        if mark in ("from", "since", "after"):
+            role = starts
+        elif mark == "between":
+            role, between = starts, True
+        elif mark in ("to", "reaching", "until") or (mark == "and" and (between or _MOVES.search(place.before))):
+            role, between = ends, False
+        elif previous is None:
+            if _MOVES.search(place.before):
+                return None
+            role = starts  # `was 6.1 on … and rose to …`
+        elif isinstance(previous.piece.token, type(place.piece.token)):
+            return None  # two values, or two days, and nothing that tells them apart
+        assert role is not None
+        role.append(set(place.sides))
+        previous = place
+    if not starts or not ends:
+        return None
+    first, second = set.intersection(*starts), set.intersection(*ends)
+    if first == second == {0, 1}:
+        return None
+    return (first - second or first), (second - first or second)
+
+
+def _rest(text: str, places: Sequence[Place]) -> str:
+    """Return the sentence without its values, days and what was said of them: only words are left to judge."""
+    rest = list(text)
+    for place in places:
+        rest[place.piece.start : place.piece.end] = " " * (place.piece.end - place.piece.start)
+    left = _TIMES.sub(" ", _MOVES.sub(" ", "".join(rest)))
+    return re.sub(r"[\w'-]+", lambda match: " " if match.group().casefold() in _GLUE else match.group(), left)
+
+
+_ITEMS = (
+    r"(?:times|occasions|values|results|measurements|readings|records|entries|determinations|observations|tests)"
+)
+_COUNT = re.compile(
+    rf"\b(?:(?:a total of )?(?P<n>\d{{1,4}}|{'|'.join(NUMBERS)})(?: separate| different)?"
+    rf"(?P<name>(?:\s+(?!{_ITEMS}\b)\S+){{0,12}}?)\s+{_ITEMS}|(?P<adverb>once|twice|thrice))\b",
+    re.IGNORECASE,
+)
+_ADVERBS = {"once": 1, "twice": 2, "thrice": 3}
+
+
+def _counted(text: str, series: Sequence[Source], whole: Whole) -> tuple[str, list[Finding]] | None:
+    """Judge `measured 3 times`, `three values are recorded`: of the whole series, all of it cited."""
+    bare = text
+    for start, end in _names(text, series):
+        bare = bare[:start] + re.sub(r"\d", "x", bare[start:end]) + bare[end:]
+    match = _COUNT.search(bare)
+    if match is None:
+        return None
+    name = text[match.start("name") : match.end("name")] if match["name"] else ""
+    rest = f"{text[: match.start()]} {name} {text[match.end() :]}"
+    if _pieces(rest, series):
+        return None
+    said = (match["n"] or match["adverb"]).casefold()
+    number = _ADVERBS.get(said) or (NUMBERS.index(said) + 1 if said in NUMBERS else int(said))
+    everything = whole.series(series[0].fact)
+    if not whole.has_all_of(series[0].fact):
+        return rest, [(Verdict.NOT_CHECKED, "record_not_read_whole")]
+    if number != len(everything) or number != len(series):
+        return rest, [(Verdict.CONTRADICTED, "count_is_another")]
+    return re.sub(r"\b(?:in total|total|available|on record|overall)\b", " ", rest, flags=re.IGNORECASE), []
