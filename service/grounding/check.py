@@ -14,6 +14,7 @@ from unicodedata import normalize
 from service.context.chosen import Context
 from service.grounding.derive import Whole, computed
 from service.grounding.pairs import computed_of_several
+from service.grounding.quotation import narrowed, quotations, without_quotation
 from service.grounding.source import OBSERVED, Source, content
 from service.grounding.summary import Claim, DraftClaim, Origin, Verdict
 from service.grounding.wording import in_recorded_units, neutral_words, said_plainly
@@ -27,7 +28,6 @@ from service.grounding.words import (
     take_apart,
     words_of,
 )
-from service.record.copies import sense_of
 from service.record.dates import show_day
 from service.record.facts import Fact, FactId, Kind, PatientRecord, Status
 
@@ -61,11 +61,10 @@ _PRESSURE = re.compile(
 )
 _START_WORDS = frozenset("began onset since started admitted admission from".split())
 _END_WORDS = frozenset("resolved ended until abated discharged to".split())
+_TELLS_HOW_OFTEN = frozenset("time every each per day daily hour hourly week weekly night nightly once twice".split())
 _AS_NEEDED = frozenset(("needed", "prn"))
 _PUNCTUATION = frozenset("–—“”„«»‘’…·•°µ≤≥×")
 _SIGN_BEFORE_NUMBER = re.compile(r"(?<![\w)\]])[–—?!=^|&~]\s?(?=\d)")
-_QUOTATION_MARKS = frozenset("\"'“”„«»‘’`")
-_MARK = f"[{re.escape(''.join(sorted(_QUOTATION_MARKS)))}]"
 
 
 class Judge:
@@ -88,6 +87,11 @@ class Judge:
             self._sources[fact.id] = Source(fact)
         return self._sources[fact.id]
 
+    def _as_told(self, fact: Fact, text: str) -> Source:
+        """Return a fact taken apart; of a note's passage only the sentences that are quoted."""
+        told = narrowed(fact, text)
+        return self.source(fact) if told is fact else Source(told)
+
     def meant(self, group: Sequence[Fact], text: str) -> Sequence[Fact]:
         """Return which facts of a row or a digest a sentence speaks of: those that it names, by value or day.
 
@@ -103,15 +107,11 @@ class Judge:
         told = [source for source in named if _shares_a_value(source, text)]
         return [source.fact for source in told or named]
 
-    def is_quoted(self, fact: Fact, text: str) -> bool:
-        """Tell whether a text quotes a sentence of a note whole."""
-        return without_quotation(text, fact.value) is not None
-
     def verdict(self, text: str, facts: Sequence[Fact]) -> tuple[Verdict, tuple[str, ...]]:
         """Return the worst verdict on a sentence that cites these facts, and every reason for it."""
         if not facts:
             return Verdict.UNSUPPORTED, ("cites_nothing",)
-        sources = [self.source(fact) for fact in facts]
+        sources = [self._as_told(fact, text) for fact in facts]
         findings: list[tuple[Verdict, str]] = []
         if self._whole:
             text, findings = computed(text, facts, self._whole)
@@ -205,7 +205,7 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
     yield from _days(sentence, sources)
     yield from _words(sentence, sources, gender)
     yield from _status(sentence, sources)
-    yield from _quotations(text, sources)
+    yield from quotations(text, sources)
     for source in sources:
         said = frozenset(sentence.words)
         if source.fact.span is None and not source.is_named_by(said):
@@ -269,69 +269,6 @@ def _ends(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdi
                 continue
             if not piece.token.within(start if begins else end):
                 yield Verdict.UNSUPPORTED, "date_of_something_else"
-
-
-def _quotations(text: str, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
-    """A note's sentence is quoted whole, with the day on which it was first written (SAFETY 9, 13).
-
-    Words taken out of it would say something else: "denies", "mother" and "if" may stand anywhere in it.
-    Beside the quotation stand only its note, author, section and day, and what other facts bear out.
-    """
-    quoted = [source.fact for source in sources if source.fact.span is not None]
-    if not quoted:
-        return
-    beside = text
-    for fact in sorted(quoted, key=lambda fact: -len(fact.value)):
-        left = without_quotation(beside, fact.value)
-        if left is None:
-            yield Verdict.NOT_CHECKED, "not_a_quotation"
-        beside = left if left is not None else beside
-    beside = said_plainly(beside, (source.fact.kind for source in sources), ())
-    rest = take_apart(beside, frozenset().union(*(source.units for source in sources)))
-    for fact in quoted:
-        yield from _place_in_the_note(rest, fact)
-    yield from _beside(rest, [source.beside for source in sources])
-
-
-def without_quotation(text: str, value: str) -> str | None:
-    """Return a text without its quotations of a sentence; None where it does not quote the sentence whole.
-
-    A single word counts within quotation marks only, and one letter never: both stand anywhere by chance.
-    """
-    words = as_quoted(value).split()
-    if sum(character.isalnum() for character in value) < 2:
-        return None
-    told = r"\s".join(map(re.escape, words))
-    if len(words) == 1 and not re.search(f"{_MARK}{told}[.,;]?{_MARK}", text.casefold()):
-        return None
-    left, times = re.subn(rf"(?<![\w/–-])(?<!\d[.,]){told}(?![\w/–-]|[.,]\d)", " ", as_quoted(text))
-    return left if times else None
-
-
-def _beside(rest: Sentence, frames: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
-    """Nothing stands beside a quotation that only the words quoted could account for."""
-    words = frozenset().union(*(frame.words | frame.units for frame in frames))
-    words |= neutral_words(frozenset(frame.fact.kind for frame in frames) - {Kind.PATIENT}, len(frames) == 1)
-    if not content(rest.words) <= words:
-        yield Verdict.NOT_CHECKED, "words_beside_the_quotation"
-    numbers = {token for frame in frames for token in frame.sentence.numbers}
-    dates = [date for frame in frames for date in frame.sentence.dates]
-    if not numbers.issuperset(rest.numbers) or not all(any(d.within(o) for o in dates) for d in rest.dates):
-        yield Verdict.UNSUPPORTED, "value_beside_the_quotation"
-
-
-def _place_in_the_note(rest: Sentence, fact: Fact) -> Iterator[tuple[Verdict, str]]:
-    section = content(words_of(fact.category)) if sense_of(fact.category) else frozenset()
-    if not section <= set(rest.words):  # `Stopped:` above a drug says what the line itself does not
-        yield Verdict.NOT_CHECKED, "section_of_the_note_missing"
-    own = take_apart(show_day(fact.when)).dates if fact.when else ()
-    if not any(date in rest.dates for date in own):
-        yield Verdict.UNSUPPORTED, "day_of_the_note_missing"
-
-
-def as_quoted(text: str) -> str:
-    """Return a text as quotations are compared: without case, quotation marks and doubled white space."""
-    return " ".join("".join(c for c in text.casefold() if c not in _QUOTATION_MARKS).split())
 
 
 def _pieces(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
@@ -399,7 +336,8 @@ def _words(sentence: Sentence, sources: Sequence[Source], gender: str) -> Iterat
     """Every content word stands in a cited fact; negations and status words weigh more than others."""
     kinds = frozenset(source.fact.kind for source in sources) - {Kind.PATIENT}
     known = frozenset().union(*(source.words | source.units for source in sources)) | _pronouns(gender)
-    known |= neutral_words(kinds, len(sources) == 1)
+    alone = sum(source.fact.kind is not Kind.PATIENT for source in sources) == 1
+    known |= neutral_words(kinds, alone)
     for word in dict.fromkeys(sentence.words):
         if word in known or word in PLAIN_WORDS:
             continue
@@ -425,11 +363,20 @@ def _status(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Ver
             yield Verdict.CONTRADICTED, f"status_lost:{fact.status.value.replace(' ', '_')}"
         if fact.certainty and fact.certainty != "confirmed" and fold(fact.certainty) not in said:
             yield Verdict.CONTRADICTED, "certainty_lost"
-        if fact.kind is Kind.MEDICATION and "needed" in source.sentence.words and not said & _AS_NEEDED:
+        if _loses_as_needed(source, sentence):
             yield Verdict.CONTRADICTED, "as_needed_lost"
         negated = NEGATIONS & source.own_words
         if negated and not NEGATIONS & said:
             yield Verdict.CONTRADICTED, "negation_lost"
+
+
+def _loses_as_needed(source: Source, sentence: Sentence) -> bool:
+    """Say whether a sentence tells how a drug is taken that is taken as needed, and not that it is."""
+    if source.fact.kind is not Kind.MEDICATION or "needed" not in source.sentence.words:
+        return False
+    said = set(sentence.words)
+    tells_how = bool(said & _TELLS_HOW_OFTEN) and source.fact.status is not Status.STOPPED
+    return tells_how and not said & _AS_NEEDED
 
 
 def _pronouns(gender: str) -> frozenset[str]:

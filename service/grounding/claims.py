@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.grounding.check import Judge
+from service.grounding.quotation import meant_passages
 from service.grounding.reasons import Reason, reason_of
 from service.grounding.summary import Verdict
-from service.record.facts import Fact, Kind, PatientRecord
+from service.record.facts import Fact, PatientRecord
 
 WORDS = {Verdict.SUPPORTED: "supported", Verdict.CONTRADICTED: "contradicted"}
 """What is said of a claim; every other verdict is `unsupported`."""
@@ -64,8 +65,7 @@ def _judged(claim: CitedClaim, behind: Sequence[Sequence[Fact]], judge: Judge) -
 
 def _meant(group: Sequence[Fact], text: str, judge: Judge) -> Sequence[Fact]:
     """Return which statements of one resource are meant; a note's own line where no sentence is quoted."""
-    notes = [fact for fact in group if fact.kind is Kind.NOTE]
-    sentences = [fact for fact in notes if fact.span is not None and judge.is_quoted(fact, text)]
+    sentences = meant_passages([fact for fact in group if fact.span is not None], text)
     rest = [fact for fact in group if fact.span is None]
     return sentences or judge.meant(rest or group, text)
 

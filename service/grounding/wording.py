@@ -171,12 +171,17 @@ def said_plainly(
 
 
 def _as_often(text: str, lines: Sequence[str]) -> str:
-    for forms in lexicon().often:
-        recorded = next((form for form in forms if any(_said(form).search(line) for line in lines)), forms[0])
-        for form in _longest(forms):
-            if form != recorded:
-                text = _said(form).sub(f" {recorded} ", text)
+    for form, forms in _frequencies():
+        recorded = next((other for other in forms if any(_said(other).search(line) for line in lines)), forms[0])
+        text = _said(form).sub(f" {recorded} ", text) if form != recorded else text
     return text
+
+
+@cache
+def _frequencies() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return every form of a frequency, the longest first, with all forms of the same."""
+    told = {form: forms for forms in lexicon().often for form in forms}
+    return tuple((form, told[form]) for form in _longest(told))
 
 
 @cache
