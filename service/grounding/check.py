@@ -352,7 +352,7 @@ def _words(sentence: Sentence, sources: Sequence[Source], gender: str) -> Iterat
 def _status(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
     """No status and no negation of a cited fact is lost, and none is lent to another fact."""
     said = set(sentence.words)
-    statuses = {source.fact.status for source in sources}
+    statuses = {source.fact.status for source in sources if source.fact.kind is not Kind.PATIENT}
     if len(statuses) > 1 and said & (STATUS_WORDS | NEGATIONS):
         yield Verdict.NOT_CHECKED, "whose_status_is_unclear"
     for source in sources:

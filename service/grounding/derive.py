@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from service.grounding.summary import Verdict
+from service.grounding.wording import recorded_forms
 from service.grounding.words import take_apart
 from service.record.dates import days_between
 from service.record.facts import Fact, Kind, PatientRecord, Precision, Status
@@ -24,7 +25,7 @@ Finding = tuple[Verdict, str]
 
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
 _COUNT = rf"(?P<n>\d{{1,5}}|{'|'.join(NUMBERS)})"
-_COUNT_2, _COUNT_3, _COUNT_4 = (_COUNT.replace("<n>", f"<{name}>") for name in "mkl")
+_COUNT_2, _COUNT_3, _COUNT_4, _COUNT_5 = (_COUNT.replace("<n>", f"<{name}>") for name in "mklj")
 _TO_THE_DAY = (Precision.DAY, Precision.TIME)
 _OBSERVED = frozenset({Kind.RESULT, Kind.VITAL})
 
@@ -81,23 +82,39 @@ def computed(text: str, facts: Sequence[Fact], whole: Whole) -> tuple[str, list[
     (fact,) = told
     speaks_of_all = False
     for rule in _RULES:
-        match = rule.pattern.search(text) if fact.kind in rule.kinds else None
-        if match is None:
-            continue
-        finding = rule.check(fact, match, whole)
-        if finding is not None:
-            findings.append(finding)
-        if rule.stays:
-            continue
-        speaks_of_all = True
-        # What lasted so long is over: the sentence says the status.
-        over = Status.RESOLVED.value if rule.check is _has_lasted and fact.status is Status.RESOLVED else ""
-        kept = match.groupdict().get("kept") or ""
-        text = f"{text[: match.start()]} {kept} {text[match.end() :]} {over}"
+        for _ in range(_MOST_TOLD):
+            match = _first(rule, text, fact)
+            if match is None:
+                break
+            finding = rule.check(fact, match, whole)
+            if finding is not None:
+                findings.append(finding)
+            if rule.stays:
+                break
+            speaks_of_all = True
+            kept = match.groupdict().get("kept") or ""
+            text = f"{text[: match.start()]} {kept} {text[match.end() :]} {_over(rule, fact, text)}"
     if fact.kind in _OBSERVED and not speaks_of_all and _IS.search(text) and not take_apart(text).dates:
         overtaken = _unknown(fact, whole) or next(_beyond(fact, whole, newer=True), None)
         findings += [overtaken] if overtaken else []  # a value that is, without a day, is the latest
     return text, findings
+
+
+def _first(rule: _Rule, text: str, fact: Fact) -> re.Match[str] | None:
+    """Return where a rule first applies, passed over what stands in the recorded name itself."""
+    if fact.kind not in rule.kinds:
+        return None
+    names = [
+        match.span() for form in recorded_forms(fact.name) for match in re.finditer(re.escape(form), text, re.I)
+    ]
+    return next(
+        (
+            match
+            for match in rule.pattern.finditer(text)
+            if not any(start <= match.start() and match.end() <= end for start, end in names)
+        ),
+        None,
+    )
 
 
 def _is_latest(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | None:
@@ -162,11 +179,12 @@ def _has_lasted(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | Non
     days = days_between(fact.when, fact.until)
     if days is None:
         return Verdict.NOT_CHECKED, "duration_not_computable"
-    return None if days == _number(match) else (Verdict.UNSUPPORTED, "duration_is_another")
+    unit = 7 if match["unit"].casefold().startswith("week") else 1
+    return None if days == unit * _number(match) else (Verdict.UNSUPPORTED, "duration_is_another")
 
 
 def _number(match: re.Match[str]) -> int:
-    text = next(group for group in match.groups() if group).casefold()
+    text = next(match[name] for name in "nmklj" if match.groupdict().get(name)).casefold()
     return NUMBERS.index(text) + 1 if text in NUMBERS else int(text)
 
 
@@ -199,24 +217,52 @@ def _rule(pattern: str, check: Callable[[Fact, re.Match[str], Whole], Finding | 
 
 _OVER = frozenset({Status.STOPPED, Status.NOT_DONE, Status.CANCELLED, Status.RESOLVED, Status.REFUTED,
                    Status.INACTIVE, Status.COMPLETED})  # fmt: skip
+_MOST_TOLD = 3
+"""How often one thing is told in a sentence: `the only one, measured once`."""
 _LASTING = (Kind.PROBLEM, Kind.ENCOUNTER)
 _IS = re.compile(r"\b(?:is|are)\b", re.IGNORECASE)
+_PRESENT = re.compile(
+    r"\b(?:is|are|has|have|since|remains?|continu\w+|ongoing|still|current\w*|now|active|lives|suffers)\b", re.IGNORECASE
+)
+_ONE = r"(?:value|result|measurement|reading|recording|record|entry|one|determination|observation|test|occasion)"
+_YEARS = r"[- ]?(?:years?|yrs?|y/o|yo)(?:[- ](?:of age|old))?"
 _RULES = (
-    _Rule(re.compile(r"\b(?:active|current|currently|ongoing|still|continues)\b", re.I), _is_current,
+    _Rule(re.compile(r"\b(?:active|current|currently|ongoing|still|continues|remains|now)\b", re.I), _is_current,
           frozenset({Kind.MEDICATION, Kind.PROBLEM, Kind.ALLERGY}), stays=True),
-    _rule(r"\b(?:as of(?= \S*\d)|most recently|most recent|last recorded|latest|newest|last)\b", _is_latest),
-    _rule(r"\b(?:most recently|most recent|last recorded|latest|newest)\b", _is_latest),
-    _rule(r"\b(?:first recorded|first measured|first documented at|first measurement of|earliest recorded|"
-          r"earliest|first)\b", _is_first),
-    _rule(r"\b(?:highest|maximum)(?: recorded)?(?: value)?(?: of)?(?: ever recorded)?\b", _is_highest),
-    _rule(r"\b(?:lowest|minimum)(?: recorded)?(?: value)?(?: of)?(?: ever recorded)?\b", _is_lowest),
-    _rule(r"\bno (?P<kept>.{2,120}?) other than\b", _is_only),
-    _rule(r"\b(?:there is no other|apart from|only one|the sole|once only|sole)\b", _is_only),
-    _rule(r"\b(?:no other value is on record|no other|on record than)\b", _is_only),
-    _rule(rf"\b(?:at (?:the )?age(?: of)?|aged|age) {_COUNT}\b|\b(?:was|at) {_COUNT_2} years (?:old|of age)\b"
-          rf"|\bwas {_COUNT_3}(?= when\b)", _is_aged,
+    _rule(r"\b(?:as of(?= \S*\d)|most recently|most recent|most up[- ]to[- ]date|last recorded|latest|newest|"
+          r"current(?:ly)?|presently|at present|now|last)\b", _is_latest),
+    _rule(r"\bno (?:newer|later|more recent|subsequent) (?P<kept>.{0,120}?)(?: has been| was| is)? "
+          r"(?:recorded|measured|on record|available|exists?|documented)(?: since)?\b", _is_latest),
+    _rule(r"\b(?:first (?=recorded|measured|documented|noted|seen|obtained|checked)|earliest|first ever|for the first "
+          r"time|oldest|initially|initial|first)\b", _is_first),
+    _rule(r"\b(?:(?:all-time |record )?high(?=[ ,:]+(?:of|was|on record))|highest|maximum|maximal|peak(?:ed)?|greatest|largest)"
+          r"(?: recorded)?(?: value)?(?: of)?(?: ever recorded)?\b", _is_highest),
+    _rule(r"\b(?:never (?:been )?(?:measured |recorded )?(?:higher|above|over|greater)(?: than)?|never exceeded)\b", _is_highest),
+    _rule(r"\b(?:(?:all-time |record )?low(?=[ ,:]+(?:of|was|on record))|lowest|minimum|minimal|nadir|smallest)"
+          r"(?: recorded)?(?: value)?(?: of)?(?: ever recorded)?\b", _is_lowest),
+    _rule(r"\b(?:never (?:been )?(?:measured |recorded )?(?:lower|below|under|less)(?: than)?)\b", _is_lowest),
+    _rule(r"\bno (?:other |further |additional |second )?(?P<kept>.{0,120}?) ?\b(?:other than|besides|except(?: for)?|apart from|"
+          r"aside from|beyond|but)\b", _is_only),
+    _rule(r"\b(?:there (?:is|are) no other|no other (?:\w+ )?(?:values?|results?|measurements?|readings?|entry|entries)"
+          r"(?: (?:is|are|was|were|has been|have been) (?:on record|recorded|available|documented|found))?|"
+          r"no other|on record than|(?:apart|aside) from|besides|except for|"
+          r"no (?:further|additional|repeat|subsequent|second|more) (?:\w+ )?(?:values?|results?|measurements?|readings?)|"
+          r"(?:has |was )?(?:not|never) (?:been )?(?:repeated|measured again|recorded again|checked again)|"
+          rf"(?:the |a |only |just |exactly |but )*(?:only|sole|single|solitary|unique|lone)(?: (?:one|single|a single))?(?: {_ONE})?|"
+          r"(?:only |just |exactly |but )*(?:once|one time)(?: only)?|(?:only|just|exactly) one)\b", _is_only),
+    _rule(rf"\b(?:at (?:the )?age(?: of)?|aged|age(?: (?:at|of)(?: onset)?)?:?(?: was| of)?) {_COUNT}\b(?:{_YEARS})?"
+          rf"|\b(?:at|was|were|is|when|being|as an?|a)? ?{_COUNT_2}(?:[- ]?(?:years?|yrs?)[- ](?:old|of age)|[- ]?(?:y/o|yo))\b"
+          rf"|\bwas {_COUNT_3}(?=,? (?:when|at the time|at onset|at diagnosis)\b)|\bat {_COUNT_4} years\b|\bwhen (?:\w+ )?\w+ was {_COUNT_5}\b", _is_aged,
           Kind.PROBLEM, Kind.PROCEDURE, Kind.ENCOUNTER, Kind.IMMUNIZATION),
-    _rule(rf"\b(?:lasted|for|duration|stay of|length of stay|persisted for|was|stayed) {_COUNT} days?\b"
-          rf"|\({_COUNT_4} days?\)|(?<=discharged) {_COUNT_2} days? later\b|(?<=resolved) {_COUNT_3} days? after its\b",
+    _rule(rf"\b(?:(?:last(?:ed|ing)|for|duration(?: of| was|:)?|stay(?:ed)?(?: of)?|length(?: of stay)?(?: of| was|:)?|persist(?:ed|ing)"
+          rf"(?: for)?|was|after|within|took|spanning|spanned|totall?ing|a|of|total of) )*(?:a total of )?{_COUNT}[- ](?:full )?(?P<unit>days?|weeks?)"
+          r"(?: (?:later|long|in (?:duration|length|total)|in all|after(?: its?)?(?: the)?(?= (?:onset|start|beginning|admission)\b)))?\b",
           _has_lasted, *_LASTING),
 )  # fmt: skip
+
+
+def _over(rule: _Rule, fact: Fact, text: str) -> str:
+    """Return the status that a sentence implies: what lasted so long is over, and so is what was, at an age."""
+    is_over = fact.kind is Kind.PROBLEM and fact.status in (Status.RESOLVED, Status.INACTIVE)
+    told = rule.check is _has_lasted or (rule.check is _is_aged and not _PRESENT.search(text))
+    return fact.status.value if is_over and told else ""
