@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from unicodedata import normalize
 
 from service.context.chosen import Context
@@ -19,6 +20,7 @@ from service.grounding.source import OBSERVED, Source, content
 from service.grounding.summary import Claim, DraftClaim, Origin, Verdict
 from service.grounding.wording import in_recorded_units, neutral_words, said_plainly
 from service.grounding.words import (
+    NEGATIONS,
     PLAIN_WORDS,
     RELATIVE_DATE,
     DateToken,
@@ -32,8 +34,6 @@ from service.record.dates import show_day
 from service.record.facts import Fact, FactId, Kind, PatientRecord, Status
 
 MAX_CHARACTERS = 600
-
-NEGATIONS = frozenset("no not never none without denies denied negative refused declined absent nor".split())
 
 MUST_SAY = frozenset(
     {
@@ -61,7 +61,9 @@ _PRESSURE = re.compile(
 )
 _START_WORDS = frozenset("began onset since started admitted admission from".split())
 _END_WORDS = frozenset("resolved ended until abated discharged to".split())
-_TELLS_HOW_OFTEN = frozenset("time every each per day daily hour hourly week weekly night nightly once twice".split())
+_TELLS_HOW_OFTEN = frozenset(
+    "time every each per day daily hour hourly week weekly night nightly once twice".split()
+)
 _AS_NEEDED = frozenset(("needed", "prn"))
 _PUNCTUATION = frozenset("–—“”„«»‘’…·•°µ≤≥×")
 _SIGN_BEFORE_NUMBER = re.compile(r"(?<![\w)\]])[–—?!=^|&~]\s?(?=\d)")
@@ -89,8 +91,22 @@ class Judge:
 
     def _as_told(self, fact: Fact, text: str) -> Source:
         """Return a fact taken apart; of a note's passage only the sentences that are quoted."""
-        told = narrowed(fact, text)
+        told = narrowed(self._in_its_plan(fact), text)
         return self.source(fact) if told is fact else Source(told)
+
+    def _in_its_plan(self, fact: Fact) -> Fact:
+        """Return an activity of a care plan with the days of its plan, which are its own."""
+        plan = dict(fact.details).get("plan") if fact.kind is Kind.PLAN else None
+        if plan is None or fact.when is not None or self._whole is None:
+            return fact
+        own = (f for f in self._whole.by_source.get(fact.source.reference, ()) if f.name == plan and f.when)
+        parent = next(own, None)
+        if parent is None:
+            return fact
+        days = [show_day(when) for when in (parent.when, parent.until) if when is not None]
+        return replace(
+            fact, text=f"{fact.text}; from {' to '.join(days)}", when=parent.when, until=parent.until
+        )
 
     def meant(self, group: Sequence[Fact], text: str) -> Sequence[Fact]:
         """Return which facts of a row or a digest a sentence speaks of: those that it names, by value or day.
@@ -352,7 +368,13 @@ def _words(sentence: Sentence, sources: Sequence[Source], gender: str) -> Iterat
 def _status(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
     """No status and no negation of a cited fact is lost, and none is lent to another fact."""
     said = set(sentence.words)
-    statuses = {source.fact.status for source in sources if source.fact.kind is not Kind.PATIENT}
+    names = {source.fact.name for source in sources if source.fact.kind is Kind.PLAN}
+    statuses = {
+        source.fact.status
+        for source in sources
+        # A status beside a plan and what is done under it is the plan's.
+        if source.fact.kind is not Kind.PATIENT and dict(source.fact.details).get("plan") not in names
+    }
     if len(statuses) > 1 and said & (STATUS_WORDS | NEGATIONS):
         yield Verdict.NOT_CHECKED, "whose_status_is_unclear"
     for source in sources:

@@ -41,6 +41,14 @@ class Whole:
         """False where observations were not fetched whole: then nothing is the latest or the only one."""
         return not any(gap.resource_type in (None, "Observation") for gap in self.record.gaps)
 
+    @cached_property
+    def by_source(self) -> dict[str, list[Fact]]:
+        """Every fact by the resource that it was read from."""
+        found: dict[str, list[Fact]] = {}
+        for fact in self.record.facts:
+            found.setdefault(fact.source.reference, []).append(fact)
+        return found
+
     def has_all_of(self, fact: Fact) -> bool:
         """False where resources of this fact's type were not fetched whole."""
         own = fact.source.reference.partition("/")[0]
@@ -105,7 +113,9 @@ def _first(rule: _Rule, text: str, fact: Fact) -> re.Match[str] | None:
     if fact.kind not in rule.kinds:
         return None
     names = [
-        match.span() for form in recorded_forms(fact.name) for match in re.finditer(re.escape(form), text, re.I)
+        match.span()
+        for form in recorded_forms(fact.name)
+        for match in re.finditer(re.escape(form), text, re.I)
     ]
     return next(
         (
@@ -222,9 +232,12 @@ _MOST_TOLD = 3
 _LASTING = (Kind.PROBLEM, Kind.ENCOUNTER)
 _IS = re.compile(r"\b(?:is|are)\b", re.IGNORECASE)
 _PRESENT = re.compile(
-    r"\b(?:is|are|has|have|since|remains?|continu\w+|ongoing|still|current\w*|now|active|lives|suffers)\b", re.IGNORECASE
+    r"\b(?:is|are|has|have|since|remains?|continu\w+|ongoing|still|current\w*|now|active|lives|suffers)\b",
+    re.IGNORECASE,
 )
-_ONE = r"(?:value|result|measurement|reading|recording|record|entry|one|determination|observation|test|occasion)"
+_ONE = (
+    r"(?:value|result|measurement|reading|recording|record|entry|one|determination|observation|test|occasion)"
+)
 _YEARS = r"[- ]?(?:years?|yrs?|y/o|yo)(?:[- ](?:of age|old))?"
 _RULES = (
     _Rule(re.compile(r"\b(?:active|current|currently|ongoing|still|continues|remains|now)\b", re.I), _is_current,

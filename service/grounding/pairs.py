@@ -93,7 +93,9 @@ def computed_of_several(text: str, sources: Sequence[Source], whole: Whole) -> t
     if places is None:
         return text, []
     finding = _compared(text, two, places)
-    return (text, []) if finding is _NOT_UNDERSTOOD else (_rest(text, places), list(finding))
+    return (
+        (text, []) if finding is _NOT_UNDERSTOOD else (_rest(text, places, _names(text, two)), list(finding))
+    )
 
 
 _NOT_UNDERSTOOD: tuple[Finding, ...] = ((Verdict.NOT_CHECKED, "word_not_in_source"),)
@@ -305,7 +307,9 @@ def _in_order(text: str, places: Sequence[Place]) -> tuple[set[int], set[int]] |
             role = starts
         elif mark == "between":
             role, between = starts, True
-        elif mark in ("to", "reaching", "until") or (mark == "and" and (between or _MOVES.search(place.before))):
+        elif mark in ("to", "reaching", "until") or (
+            mark == "and" and (between or _MOVES.search(place.before))
+        ):
             role, between = ends, False
         elif previous is None:
             if _MOVES.search(place.before):
@@ -324,18 +328,24 @@ def _in_order(text: str, places: Sequence[Place]) -> tuple[set[int], set[int]] |
     return (first - second or first), (second - first or second)
 
 
-def _rest(text: str, places: Sequence[Place]) -> str:
+def _rest(text: str, places: Sequence[Place], names: Sequence[tuple[int, int]]) -> str:
     """Return the sentence without its values, days and what was said of them: only words are left to judge."""
     rest = list(text)
     for place in places:
         rest[place.piece.start : place.piece.end] = " " * (place.piece.end - place.piece.start)
-    left = _TIMES.sub(" ", _MOVES.sub(" ", "".join(rest)))
+    left, found, position = "".join(rest), "", 0
+    for start, end in [*names, (len(text), len(text))]:
+        found += _without_glue(left[position:start]) + left[start:end]
+        position = end
+    return found
+
+
+def _without_glue(text: str) -> str:
+    left = _TIMES.sub(" ", _MOVES.sub(" ", text))
     return re.sub(r"[\w'-]+", lambda match: " " if match.group().casefold() in _GLUE else match.group(), left)
 
 
-_ITEMS = (
-    r"(?:times|occasions|values|results|measurements|readings|records|entries|determinations|observations|tests)"
-)
+_ITEMS = r"(?:times|occasions|values|results|measurements|readings|records|entries|determinations|observations|tests)"
 _COUNT = re.compile(
     rf"\b(?:(?:a total of )?(?P<n>\d{{1,4}}|{'|'.join(NUMBERS)})(?: separate| different)?"
     rf"(?P<name>(?:\s+(?!{_ITEMS}\b)\S+){{0,12}}?)\s+{_ITEMS}|(?P<adverb>once|twice|thrice))\b",

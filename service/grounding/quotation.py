@@ -29,15 +29,26 @@ _KEY = re.compile(r"([^\W\d_][^:.?!;\n]{0,47}):\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z(“\"'])")
 _CLOSING = ".,;: "
 _SYSTEMS = frozenset(
-    "abdomen and auscultation back breast cardiac cardiovascular chest constitutional cv ear ears endocrine ent "
+    "abdomen and auscultation back exam examination physical breast cardiac cardiovascular chest constitutional cv ear ears endocrine ent "
     "extremities extremity eye eyes gastrointestinal general genitourinary gi gu head heart heent hematologic "
     "hematological integumentary lung lungs lymphatic mouth msk musculoskeletal neck neuro neurologic neurological "
     "nose psych psychiatric psychological respiratory skin spine system systems throat urinary vascular vitals".split()
 )
 """Headings that only say of which part of the body the words below speak."""
+_RELATIVES = frozenset(
+    "mother father sister brother son daughter aunt uncle cousin grandmother grandfather parent sibling maternal "
+    "paternal".split()
+)
+_BINDING = frozenset(
+    "stopped stop discontinued held hold past previous prior allergy allergies allergen intolerance intolerances reaction "
+    "denies negative no not without ruled excluded differential ddx possible suspected risk if refused declined "
+    "advised recommended home admission discharge".split()
+)
+"""Words of a heading without which the words below it say something else, even a whole sentence."""
 _FINITE = re.compile(
     r"\b(?:is|are|was|were|has|have|had|will|would|should|may|might|can|could|did|does|do|am|reviewed|discussed|"
-    r"explained)\b",
+    r"explained|revealed|showed|shows|demonstrated|demonstrates|reports|reported|denies|states|stated|appreciate|"
+    r"appreciated|underwent|received|presents|presented|appears|appeared|experienced|feels|lives|works|remains)\b",
     re.IGNORECASE,
 )
 
@@ -89,13 +100,14 @@ def _runs(value: str) -> tuple[str, ...]:
     bare = _BULLET.sub("", value)
     sentences = [sentence for sentence in _SENTENCE_END.split(bare) if sentence.strip()]
     key = _KEY.match(bare)
-    if key is not None and _says_more_than_where(key[1]):
-        sentences = [bare]  # `Mother: diabetes. Asthma.` is all about the mother
-        key = None
+    binds = key is not None and _says_more_than_where(key[1])  # `Mother: diabetes. Asthma.`: both are hers
     found = {value, bare}
     for first in range(len(sentences)):
+        if binds and first and not _stands_alone(sentences[first], key[1] if key else ""):
+            continue
         for last in range(first, len(sentences)):
             found.add(" ".join(sentences[first : last + 1]))
+    key = None if binds else key
     if key is not None:
         found |= {run[key.end() :] for run in tuple(found) if run.startswith(key[0])}
     return tuple(sorted(found, key=lambda run: (-len(run), run)))
@@ -103,17 +115,23 @@ def _runs(value: str) -> tuple[str, ...]:
 
 def _says_more_than_where(heading: str) -> bool:
     """Say whether a heading adds to what stands below it: `Stopped` does, `Neck` does not."""
-    return bool(sense_of(heading)) and not set(words_of(heading)) <= _SYSTEMS
+    return bool(sense_of(heading)) and not content(words_of(heading)) <= _SYSTEMS
+
+
+def _stands_alone(sentence: str, heading: str) -> bool:
+    """Say whether a sentence says all that it says without its heading: it has a verb, and says whose it is."""
+    words = set(words_of(heading))
+    if sense_of(heading) == "family" or words & _RELATIVES:
+        return bool(set(words_of(sentence)) & (_RELATIVES | {"family"}))
+    return not words & _BINDING and _FINITE.search(sentence) is not None
 
 
 def demands_section(fact: Fact) -> bool:
     """Say whether a passage says what it says only below its heading: `Aspirin` below `Stopped`.
 
-    A whole sentence in a plan says itself what is planned and what was found.
+    A whole sentence in a plan says itself what is planned and what was found; one of a relative says so.
     """
-    if not _says_more_than_where(fact.category):
-        return False
-    return not (sense_of(fact.category) == "planned" and _FINITE.search(fact.value))
+    return _says_more_than_where(fact.category) and not _stands_alone(fact.value, fact.category)
 
 
 def quotations(text: str, sources: Sequence[Source]) -> Iterator[Finding]:

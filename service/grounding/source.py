@@ -26,6 +26,8 @@ _TIMES_TOLD = frozenset({"first", "latest"})
 """How a line dates its further sources: `recorded 3 times, latest …`; since then is not since that day."""
 _SETTINGS = {"inpatient": ("inpatient", "admission", "stay", "hospitalization"), "emergency": ("emergency",)}
 """What an encounter of these settings may be called, whatever its own name is."""
+_SUFFIXES = frozenset({"device"})
+"""SNOMED CT's displays end so: `Implantable defibrillator, device`."""
 _ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
 
 
@@ -67,11 +69,13 @@ class Source:
         """The content words of the name that a sentence must hold: no brackets, specimens, dose forms."""
         told = content(take_apart(_ASIDE.sub(" ", self.fact.name), self.units).words)
         if self.fact.kind is Kind.MEDICATION:
-            salts = lexicon().salts - set(words_of(self.fact.name)[:1])  # `sodium bicarbonate` is no salt left out
+            salts = lexicon().salts - set(
+                words_of(self.fact.name)[:1]
+            )  # `sodium bicarbonate` is no salt left out
             return (told - lexicon().forms - salts) or told
         if self.fact.kind in OBSERVED:
-            return content(words_of(plain_name(self.fact.name))) or told
-        return told
+            return content(take_apart(plain_name(self.fact.name), self.units).words) or told
+        return told - _SUFFIXES or told
 
     def is_named_by(self, said: frozenset[str]) -> bool:
         """Say whether these words name what the fact is about; an admission is named by being one."""

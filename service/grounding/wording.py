@@ -47,8 +47,8 @@ class Lexicon(NamedTuple):
     """All wordings, the longest of each sort first."""
 
     neutral: tuple[Neutral, ...]
-    said: tuple[Wording, ...]
-    frames: tuple[Wording, ...]
+    wordings: tuple[Wording, ...]
+    """Statuses and frames; a frame is read as nothing."""
     often: tuple[tuple[str, ...], ...]
     units: tuple[tuple[str, re.Pattern[str]], ...]
     tails: re.Pattern[str]
@@ -77,11 +77,12 @@ def read_lexicon(data: dict[str, Any]) -> Lexicon:
             Neutral(_kinds(entry), frozenset(words_of(entry["words"])), entry.get("alone", False))
             for entry in data["neutral"]
         ),
-        tuple(_wordings(data["said"])),
-        tuple(_wordings(data["frame"])),
+        tuple(_wordings([*data["said"], *data["frame"]])),
         tuple(tuple(entry["forms"]) for entry in data["often"]),
         tuple((entry["recorded"], _after_number(entry["say"])) for entry in data["unit"]),
-        re.compile("|".join(map(re.escape, _longest(t for entry in data["tail"] for t in entry["say"]))), re.I),
+        re.compile(
+            "|".join(map(re.escape, _longest(t for entry in data["tail"] for t in entry["say"]))), re.I
+        ),
         frozenset(form for entry in data["form"] for form in entry["say"]),
         frozenset(salt for entry in data["salt"] for salt in entry["say"]),
         {forms[0]: tuple(_longest(forms[1:])) for forms in same},
@@ -164,7 +165,7 @@ def said_plainly(
     text = by_recorded_names(text, cited, names)
     if cited == {Kind.MEDICATION}:
         text = _as_often(text, lines)
-    for wording in (*words.said, *words.frames):
+    for wording in words.wordings:
         if cited and cited <= wording.kinds and not any(wording.pattern.search(line) for line in lines):
             text = wording.pattern.sub(wording.read, text)
     return text
@@ -172,7 +173,9 @@ def said_plainly(
 
 def _as_often(text: str, lines: Sequence[str]) -> str:
     for form, forms in _frequencies():
-        recorded = next((other for other in forms if any(_said(other).search(line) for line in lines)), forms[0])
+        recorded = next(
+            (other for other in forms if any(_said(other).search(line) for line in lines)), forms[0]
+        )
         text = _said(form).sub(f" {recorded} ", text) if form != recorded else text
     return text
 
@@ -194,11 +197,7 @@ def _kinds(entry: Mapping[str, Any]) -> frozenset[Kind]:
 
 
 def _wordings(entries: Iterable[dict[str, Any]]) -> list[Wording]:
-    found = [
-        (phrase, _kinds(entry), entry.get("word", ""))
-        for entry in entries
-        for phrase in entry["say"]
-    ]
+    found = [(phrase, _kinds(entry), entry.get("word", "")) for entry in entries for phrase in entry["say"]]
     found.sort(key=lambda item: -len(item[0]))
     return [Wording(kinds, _said(phrase.strip()), f" {word} ") for phrase, kinds, word in found]
 

@@ -26,6 +26,7 @@ _NUMBER = re.compile(
 )
 _WORD = re.compile(r"[^\W\d_][\w%\[\]{}/^.'*µ-]*|[%‰]|\d+[^\W\d_]\w*", re.UNICODE)
 _ANNOTATION = re.compile(r"\{[^{}]*\}")
+_NO_UNITS = frozenset({"ph", "[ph]"})
 _YEAR = re.compile(r"(?:18|19|20|21)\d\d")
 
 _AFTER_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?\s?([^\s,;:()\d–-][^\s,;()]*)")
@@ -37,6 +38,8 @@ PLAIN_WORDS = frozenset(
 )
 """Words that carry no clinical content of their own. Short on purpose: `for`, `with`, `since`, `from`,
 `history` and `reported` are not among them, because each changes what a sentence says."""
+
+NEGATIONS = frozenset("no not never none without denies denied negative refused declined absent nor".split())
 
 RELATIVE_DATE = re.compile(
     r"\b(today|yesterday|tomorrow|tonight|ago|(?<!most )recently|day\s+\d+|"
@@ -151,7 +154,7 @@ def words_of(text: str) -> tuple[str, ...]:
 def units_of(text: str) -> frozenset[str]:
     """Return the folded words that stand right after a number in a source, where they are not plain words."""
     found = (match.group(1).rstrip(".:").casefold() for match in _AFTER_NUMBER.finditer(_DATE.sub(" ", text)))
-    return frozenset(unit for unit in found if unit and unit not in PLAIN_WORDS)
+    return frozenset(unit for unit in found if unit and unit not in PLAIN_WORDS | NEGATIONS)
 
 
 def _assemble(text: str, rest: str, spans: list[tuple[int, int, DateToken | NumberToken]]) -> Sentence:
@@ -175,7 +178,7 @@ def _unit_after(text: str, end: int, units: frozenset[str]) -> tuple[str, int] |
     if unit.casefold() not in units:
         return None
     # UCUM annotates what has no unit: `3 {score}` is a plain 3.
-    said = "" if _ANNOTATION.fullmatch(unit) else unit.casefold()
+    said = "" if _ANNOTATION.fullmatch(unit) or unit.casefold() in _NO_UNITS else unit.casefold()
     return said, match.start(1) + len(unit)
 
 
