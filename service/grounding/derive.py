@@ -14,6 +14,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import NamedTuple
 
+from service.grounding import phrases
 from service.grounding.summary import Verdict
 from service.grounding.wording import recorded_forms
 from service.grounding.words import take_apart
@@ -23,9 +24,6 @@ from service.record.identity import age_on
 
 Finding = tuple[Verdict, str]
 
-NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
-_COUNT = rf"(?P<n>\d{{1,5}}|{'|'.join(NUMBERS)})"
-_COUNT_2, _COUNT_3, _COUNT_4, _COUNT_5 = (_COUNT.replace("<n>", f"<{name}>") for name in "mklj")
 _TO_THE_DAY = (Precision.DAY, Precision.TIME)
 _OBSERVED = frozenset({Kind.RESULT, Kind.VITAL})
 
@@ -56,18 +54,27 @@ class Whole:
 
     def series(self, fact: Fact) -> list[Fact]:
         """Return every value of the same thing, in the same person: by name, or by a code that both have."""
-        codes = {(code.system, code.code) for code in fact.codes}
-        return [
-            other
-            for other in self.record.facts
-            if other.kind is fact.kind
-            and other.status is not Status.CANCELLED
-            and other.person == fact.person
-            and (
-                other.name.casefold() == fact.name.casefold()
-                or any((code.system, code.code) in codes for code in other.codes)
-            )
-        ]
+        found = {
+            other.id: other
+            for key in _keys(fact)
+            for other in self._by_key.get(key, ())
+            if other.person == fact.person
+        }
+        return list(found.values())
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[Kind, str], list[Fact]]:
+        found: dict[tuple[Kind, str], list[Fact]] = {}
+        for fact in self.record.facts:
+            if fact.status is not Status.CANCELLED:
+                for key in _keys(fact):
+                    found.setdefault(key, []).append(fact)
+        return found
+
+
+def _keys(fact: Fact) -> set[tuple[Kind, str]]:
+    coded = {f"{code.system}|{code.code}" for code in fact.codes}
+    return {(fact.kind, name) for name in {fact.name.casefold(), *coded}}
 
 
 class _Rule(NamedTuple):
@@ -102,7 +109,12 @@ def computed(text: str, facts: Sequence[Fact], whole: Whole) -> tuple[str, list[
             speaks_of_all = True
             kept = match.groupdict().get("kept") or ""
             text = f"{text[: match.start()]} {kept} {text[match.end() :]} {_over(rule, fact, text)}"
-    if fact.kind in _OBSERVED and not speaks_of_all and _IS.search(text) and not take_apart(text).dates:
+    if (
+        fact.kind in _OBSERVED
+        and not speaks_of_all
+        and phrases.IS.search(text)
+        and not take_apart(text).dates
+    ):
         overtaken = _unknown(fact, whole) or next(_beyond(fact, whole, newer=True), None)
         findings += [overtaken] if overtaken else []  # a value that is, without a day, is the latest
     return text, findings
@@ -194,8 +206,8 @@ def _has_lasted(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | Non
 
 
 def _number(match: re.Match[str]) -> int:
-    text = next(match[name] for name in "nmklj" if match.groupdict().get(name)).casefold()
-    return NUMBERS.index(text) + 1 if text in NUMBERS else int(text)
+    text = next(match[name] for name in phrases.COUNTS if match.groupdict().get(name)).casefold()
+    return phrases.NUMBERS.index(text) + 1 if text in phrases.NUMBERS else int(text)
 
 
 def _unknown(fact: Fact, whole: Whole) -> Finding | None:
@@ -221,8 +233,13 @@ def _beyond(fact: Fact, whole: Whole, *, newer: bool) -> Iterator[Finding]:
             yield Verdict.NOT_CHECKED, "another_of_the_same_time"
 
 
-def _rule(pattern: str, check: Callable[[Fact, re.Match[str], Whole], Finding | None], *kinds: Kind) -> _Rule:
-    return _Rule(re.compile(pattern, re.IGNORECASE), check, frozenset(kinds) or _OBSERVED)
+def _rule(
+    pattern: re.Pattern[str],
+    check: Callable[[Fact, re.Match[str], Whole], Finding | None],
+    *kinds: Kind,
+    stays: bool = False,
+) -> _Rule:
+    return _Rule(pattern, check, frozenset(kinds) or _OBSERVED, stays)
 
 
 _OVER = frozenset({Status.STOPPED, Status.NOT_DONE, Status.CANCELLED, Status.RESOLVED, Status.REFUTED,
@@ -230,52 +247,24 @@ _OVER = frozenset({Status.STOPPED, Status.NOT_DONE, Status.CANCELLED, Status.RES
 _MOST_TOLD = 3
 """How often one thing is told in a sentence: `the only one, measured once`."""
 _LASTING = (Kind.PROBLEM, Kind.ENCOUNTER)
-_IS = re.compile(r"\b(?:is|are)\b", re.IGNORECASE)
-_PRESENT = re.compile(
-    r"\b(?:is|are|has|have|since|remains?|continu\w+|ongoing|still|current\w*|now|active|lives|suffers)\b",
-    re.IGNORECASE,
-)
-_ONE = (
-    r"(?:value|result|measurement|reading|recording|record|entry|one|determination|observation|test|occasion)"
-)
-_YEARS = r"[- ]?(?:years?|yrs?|y/o|yo)(?:[- ](?:of age|old))?"
+_BEGINNING = (Kind.PROBLEM, Kind.PROCEDURE, Kind.ENCOUNTER, Kind.IMMUNIZATION)
+_CURRENT = (Kind.MEDICATION, Kind.PROBLEM, Kind.ALLERGY)
 _RULES = (
-    _Rule(re.compile(r"\b(?:active|current|currently|ongoing|still|continues|remains|now)\b", re.I), _is_current,
-          frozenset({Kind.MEDICATION, Kind.PROBLEM, Kind.ALLERGY}), stays=True),
-    _rule(r"\b(?:as of(?= \S*\d)|most recently|most recent|most up[- ]to[- ]date|last recorded|latest|newest|"
-          r"current(?:ly)?|presently|at present|now|last)\b", _is_latest),
-    _rule(r"\bno (?:newer|later|more recent|subsequent) (?P<kept>.{0,120}?)(?: has been| was| is)? "
-          r"(?:recorded|measured|on record|available|exists?|documented)(?: since)?\b", _is_latest),
-    _rule(r"\b(?:first (?=recorded|measured|documented|noted|seen|obtained|checked)|earliest|first ever|for the first "
-          r"time|oldest|initially|initial|first)\b", _is_first),
-    _rule(r"\b(?:(?:all-time |record )?high(?=[ ,:]+(?:of|was|on record))|highest|maximum|maximal|peak(?:ed)?|greatest|largest)"
-          r"(?: recorded)?(?: value)?(?: of)?(?: ever recorded)?\b", _is_highest),
-    _rule(r"\b(?:never (?:been )?(?:measured |recorded )?(?:higher|above|over|greater)(?: than)?|never exceeded)\b", _is_highest),
-    _rule(r"\b(?:(?:all-time |record )?low(?=[ ,:]+(?:of|was|on record))|lowest|minimum|minimal|nadir|smallest)"
-          r"(?: recorded)?(?: value)?(?: of)?(?: ever recorded)?\b", _is_lowest),
-    _rule(r"\b(?:never (?:been )?(?:measured |recorded )?(?:lower|below|under|less)(?: than)?)\b", _is_lowest),
-    _rule(r"\bno (?:other |further |additional |second )?(?P<kept>.{0,120}?) ?\b(?:other than|besides|except(?: for)?|apart from|"
-          r"aside from|beyond|but)\b", _is_only),
-    _rule(r"\b(?:there (?:is|are) no other|no other (?:\w+ )?(?:values?|results?|measurements?|readings?|entry|entries)"
-          r"(?: (?:is|are|was|were|has been|have been) (?:on record|recorded|available|documented|found))?|"
-          r"no other|on record than|(?:apart|aside) from|besides|except for|"
-          r"no (?:further|additional|repeat|subsequent|second|more) (?:\w+ )?(?:values?|results?|measurements?|readings?)|"
-          r"(?:has |was )?(?:not|never) (?:been )?(?:repeated|measured again|recorded again|checked again)|"
-          rf"(?:the |a |only |just |exactly |but )*(?:only|sole|single|solitary|unique|lone)(?: (?:one|single|a single))?(?: {_ONE})?|"
-          r"(?:only |just |exactly |but )*(?:once|one time)(?: only)?|(?:only|just|exactly) one)\b", _is_only),
-    _rule(rf"\b(?:at (?:the )?age(?: of)?|aged|age(?: (?:at|of)(?: onset)?)?:?(?: was| of)?) {_COUNT}\b(?:{_YEARS})?"
-          rf"|\b(?:at|was|were|is|when|being|as an?|a)? ?{_COUNT_2}(?:[- ]?(?:years?|yrs?)[- ](?:old|of age)|[- ]?(?:y/o|yo))\b"
-          rf"|\bwas {_COUNT_3}(?=,? (?:when|at the time|at onset|at diagnosis)\b)|\bat {_COUNT_4} years\b|\bwhen (?:\w+ )?\w+ was {_COUNT_5}\b", _is_aged,
-          Kind.PROBLEM, Kind.PROCEDURE, Kind.ENCOUNTER, Kind.IMMUNIZATION),
-    _rule(rf"\b(?:(?:last(?:ed|ing)|for|duration(?: of| was|:)?|stay(?:ed)?(?: of)?|length(?: of stay)?(?: of| was|:)?|persist(?:ed|ing)"
-          rf"(?: for)?|was|after|within|took|spanning|spanned|totall?ing|a|of|total of) )*(?:a total of )?{_COUNT}[- ](?:full )?(?P<unit>days?|weeks?)"
-          r"(?: (?:later|long|in (?:duration|length|total)|in all|after(?: its?)?(?: the)?(?= (?:onset|start|beginning|admission)\b)))?\b",
-          _has_lasted, *_LASTING),
-)  # fmt: skip
+    _rule(phrases.CURRENT, _is_current, *_CURRENT, stays=True),
+    _rule(phrases.LATEST, _is_latest),
+    _rule(phrases.NO_NEWER, _is_latest),
+    _rule(phrases.FIRST, _is_first),
+    _rule(phrases.HIGHEST, _is_highest),
+    _rule(phrases.LOWEST, _is_lowest),
+    _rule(phrases.OTHER_THAN, _is_only),
+    _rule(phrases.ONLY, _is_only),
+    _rule(phrases.AGED, _is_aged, *_BEGINNING),
+    _rule(phrases.LASTED, _has_lasted, *_LASTING),
+)
 
 
 def _over(rule: _Rule, fact: Fact, text: str) -> str:
-    """Return the status that a sentence implies: what lasted so long is over, and so is what was, at an age."""
+    """Return the status that a sentence implies: what lasted is over, and so is what was at an age."""
     is_over = fact.kind is Kind.PROBLEM and fact.status in (Status.RESOLVED, Status.INACTIVE)
-    told = rule.check is _has_lasted or (rule.check is _is_aged and not _PRESENT.search(text))
+    told = rule.check is _has_lasted or (rule.check is _is_aged and not phrases.PRESENT.search(text))
     return fact.status.value if is_over and told else ""

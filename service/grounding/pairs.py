@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
 
-from service.grounding.derive import NUMBERS, Finding, Whole
+from service.grounding import phrases
+from service.grounding.derive import Finding, Whole
 from service.grounding.source import OBSERVED, Source
 from service.grounding.summary import Verdict
 from service.grounding.wording import recorded_forms
@@ -21,34 +22,6 @@ from service.grounding.words import DateToken, NumberToken, Piece, take_apart
 from service.record.dates import show_day
 from service.record.facts import Fact, Precision
 
-_UP = (
-    r"(?:rose|risen|rises?|rising|increase[sd]?|increasing|climbed|climbs|climbing|grew|grown|growing|went up|"
-    r"gone up|going up|moved up|higher|greater|up from|rise of)"
-)
-_DOWN = (
-    r"(?:fell|fallen|falls?|falling|decrease[sd]?|decreasing|dropp?ed|drops?|dropping|declined?|declines|"
-    r"declining|went down|gone down|going down|moved down|lower|less|smaller|down from|fall of|came down)"
-)
-_LEVEL = r"(?:went|gone|changed?|changes|moved|difference|differs?|differed)"
-_MANY = {"doubl": 2, "twice": 2, "twofold": 2, "two-fold": 2, "tripl": 3, "threefold": 3, "three-fold": 3}
-_TIMES = re.compile(
-    r"\b(?P<over>(?:to )?more than |(?:to )?over |at least )?(?P<times>doubled?|doubling|double|twice|two-?fold|"
-    r"tripled?|tripling|three-?fold)\b",
-    re.IGNORECASE,
-)
-_PIVOT = re.compile(
-    r"\b(?:than|as (?:high|great|large|much) as|(?:twice|double|triple) (?:the (?:value|level|result|one)|that|what)"
-    r"(?: it was)?(?: of)?)\b",
-    re.IGNORECASE,
-)
-_MOVES = re.compile(rf"\b(?:an? )?(?:{_UP}|{_DOWN}|{_LEVEL})\b", re.IGNORECASE)
-_IS_UP, _IS_DOWN = (re.compile(rf"\b{words}\b", re.IGNORECASE) for words in (_UP, _DOWN))
-_MARK = re.compile(r"\b(from|since|between|to|and|by|after|reaching|until)\b", re.IGNORECASE)
-_BESIDE_DIFFERENCE = re.compile(
-    r"\b(?:by|rise of|increase of|fall of|decrease of|drop of|decline of|difference of|change of|"
-    r"rose|increased|climbed|went up|fell|decreased|dropped|declined|went down|was|is)\s*$", re.IGNORECASE
-)  # fmt: skip
-_TELLS_DIFFERENCE = re.compile(r"\bdifference\b.*\b(?:was|is|of|to)\s*$", re.IGNORECASE | re.DOTALL)
 _GLUE = frozenset(
     "from since between to and by after reaching until than as in of the value level result one that what it "
     "was high great large much a an or over period time interval".split()
@@ -87,7 +60,7 @@ def computed_of_several(text: str, sources: Sequence[Source], whole: Whole) -> t
     if counted is not None:
         return counted
     two = _two(series)
-    if two is None or not (_MOVES.search(text) or _TIMES.search(text)):
+    if two is None or not (phrases.MOVES.search(text) or phrases.TIMES.search(text)):
         return text, []
     places = _places(text, two)
     if places is None:
@@ -207,12 +180,12 @@ def _is_day_of(token: DateToken, fact: Fact) -> bool:
 
 
 def _values_of(token: NumberToken, two: Two, before: str, after: str) -> frozenset[int] | None:
-    if _TELLS_DIFFERENCE.search(before):
+    if phrases.TELLS_DIFFERENCE.search(before):
         return frozenset() if _is_difference(token, two) else None
     sides = frozenset(side for side, source in enumerate(two) if token in source.sentence.numbers)
     is_difference = _is_difference(token, two) and (
-        _BESIDE_DIFFERENCE.search(before) is not None
-        or re.match(rf"\s*(?:{_UP}|{_DOWN})\b", after, re.IGNORECASE) is not None
+        phrases.BEFORE_DIFFERENCE.search(before) is not None
+        or re.match(rf"\s*(?:{phrases.UP}|{phrases.DOWN})\b", after, re.IGNORECASE) is not None
     )
     if is_difference and not (sides and re.search(r"\b(?:to|from|was|is)\s*$", before, re.IGNORECASE)):
         return frozenset()
@@ -229,9 +202,11 @@ def _is_difference(token: NumberToken, two: Two) -> bool:
 
 def _compared(text: str, two: Two, places: Sequence[Place]) -> tuple[Finding, ...]:
     """Return no finding where what is said of the two holds, else that it does not, or is not understood."""
-    times = _TIMES.search(text)
-    plain = _TIMES.sub(lambda match: " " * len(match.group()), text)
-    pivot = _PIVOT.search(plain) or _PIVOT.search(text, times.start("times") if times else len(text))
+    times = phrases.TIMES.search(text)
+    plain = phrases.TIMES.sub(lambda match: " " * len(match.group()), text)
+    pivot = phrases.PIVOT.search(plain) or phrases.PIVOT.search(
+        text, times.start("times") if times else len(text)
+    )
     roles = _across(places, pivot) if pivot else _in_order(text, places)
     if roles is None:
         return _NOT_UNDERSTOOD
@@ -249,10 +224,10 @@ def _judged(
         return _WRONG
     if len(first) != 1 or len(second) != 1 or first == second:
         return _NOT_UNDERSTOOD
-    start, end = (_number(two[side]) for side in (first | set(), second | set()) for side in side)
+    start, end = (_number(two[next(iter(sides))]) for sides in (first, second))
     if is_comparison:
         start, end = end, start
-    up, down = bool(_IS_UP.search(text)), bool(_IS_DOWN.search(text))
+    up, down = bool(phrases.RISES.search(text)), bool(phrases.FALLS.search(text))
     if up and down:
         return _NOT_UNDERSTOOD
     if (up and end <= start) or (down and end >= start):
@@ -261,7 +236,9 @@ def _judged(
 
 
 def _multiplied(times: re.Match[str], start: Decimal, end: Decimal) -> tuple[Finding, ...]:
-    factor = next(value for stem, value in _MANY.items() if times["times"].casefold().startswith(stem))
+    factor = next(
+        value for stem, value in phrases.FACTORS.items() if times["times"].casefold().startswith(stem)
+    )
     over = (times["over"] or "").casefold()
     if start <= 0:
         return _NOT_UNDERSTOOD
@@ -301,18 +278,18 @@ def _in_order(text: str, places: Sequence[Place]) -> tuple[set[int], set[int]] |
     for place in places:
         if not place.sides:  # the difference itself
             continue
-        marks = [mark.casefold() for mark in _MARK.findall(place.before) if mark.casefold() != "by"]
+        marks = [mark.casefold() for mark in phrases.MARK.findall(place.before)]
         mark = marks[-1] if marks else ""
         if mark in ("from", "since", "after"):
             role = starts
         elif mark == "between":
             role, between = starts, True
         elif mark in ("to", "reaching", "until") or (
-            mark == "and" and (between or _MOVES.search(place.before))
+            mark == "and" and (between or phrases.MOVES.search(place.before))
         ):
             role, between = ends, False
         elif previous is None:
-            if _MOVES.search(place.before):
+            if phrases.MOVES.search(place.before):
                 return None
             role = starts  # `was 6.1 on … and rose to …`
         elif isinstance(previous.piece.token, type(place.piece.token)):
@@ -329,7 +306,7 @@ def _in_order(text: str, places: Sequence[Place]) -> tuple[set[int], set[int]] |
 
 
 def _rest(text: str, places: Sequence[Place], names: Sequence[tuple[int, int]]) -> str:
-    """Return the sentence without its values, days and what was said of them: only words are left to judge."""
+    """Return the sentence without its values, days and what was said of them: words are left to judge."""
     rest = list(text)
     for place in places:
         rest[place.piece.start : place.piece.end] = " " * (place.piece.end - place.piece.start)
@@ -341,17 +318,8 @@ def _rest(text: str, places: Sequence[Place], names: Sequence[tuple[int, int]]) 
 
 
 def _without_glue(text: str) -> str:
-    left = _TIMES.sub(" ", _MOVES.sub(" ", text))
+    left = phrases.TIMES.sub(" ", phrases.MOVES.sub(" ", text))
     return re.sub(r"[\w'-]+", lambda match: " " if match.group().casefold() in _GLUE else match.group(), left)
-
-
-_ITEMS = r"(?:times|occasions|values|results|measurements|readings|records|entries|determinations|observations|tests)"
-_COUNT = re.compile(
-    rf"\b(?:(?:a total of )?(?P<n>\d{{1,4}}|{'|'.join(NUMBERS)})(?: separate| different)?"
-    rf"(?P<name>(?:\s+(?!{_ITEMS}\b)\S+){{0,12}}?)\s+{_ITEMS}|(?P<adverb>once|twice|thrice))\b",
-    re.IGNORECASE,
-)
-_ADVERBS = {"once": 1, "twice": 2, "thrice": 3}
 
 
 def _counted(text: str, series: Sequence[Source], whole: Whole) -> tuple[str, list[Finding]] | None:
@@ -359,7 +327,7 @@ def _counted(text: str, series: Sequence[Source], whole: Whole) -> tuple[str, li
     bare = text
     for start, end in _names(text, series):
         bare = bare[:start] + re.sub(r"\d", "x", bare[start:end]) + bare[end:]
-    match = _COUNT.search(bare)
+    match = phrases.COUNTED.search(bare)
     if match is None:
         return None
     name = text[match.start("name") : match.end("name")] if match["name"] else ""
@@ -367,10 +335,12 @@ def _counted(text: str, series: Sequence[Source], whole: Whole) -> tuple[str, li
     if _pieces(rest, series):
         return None
     said = (match["n"] or match["adverb"]).casefold()
-    number = _ADVERBS.get(said) or (NUMBERS.index(said) + 1 if said in NUMBERS else int(said))
+    number = phrases.ADVERBS.get(said) or (
+        phrases.NUMBERS.index(said) + 1 if said in phrases.NUMBERS else int(said)
+    )
     everything = whole.series(series[0].fact)
     if not whole.has_all_of(series[0].fact):
         return rest, [(Verdict.NOT_CHECKED, "record_not_read_whole")]
     if number != len(everything) or number != len(series):
         return rest, [(Verdict.CONTRADICTED, "count_is_another")]
-    return re.sub(r"\b(?:in total|total|available|on record|overall)\b", " ", rest, flags=re.IGNORECASE), []
+    return phrases.IN_ALL.sub(" ", rest), []

@@ -29,20 +29,21 @@ _KEY = re.compile(r"([^\W\d_][^:.?!;\n]{0,47}):\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z(“\"'])")
 _CLOSING = ".,;: "
 _SYSTEMS = frozenset(
-    "abdomen and auscultation back exam examination physical breast cardiac cardiovascular chest constitutional cv ear ears endocrine ent "
-    "extremities extremity eye eyes gastrointestinal general genitourinary gi gu head heart heent hematologic "
-    "hematological integumentary lung lungs lymphatic mouth msk musculoskeletal neck neuro neurologic neurological "
-    "nose psych psychiatric psychological respiratory skin spine system systems throat urinary vascular vitals".split()
+    "abdomen and auscultation back exam examination physical breast cardiac cardiovascular chest "
+    "constitutional cv ear ears endocrine ent extremities extremity eye eyes gastrointestinal general "
+    "genitourinary gi gu head heart heent hematologic hematological integumentary lung lungs lymphatic "
+    "mouth msk musculoskeletal neck neuro neurologic neurological nose psych psychiatric psychological "
+    "respiratory skin spine system systems throat urinary vascular vitals".split()
 )
 """Headings that only say of which part of the body the words below speak."""
 _RELATIVES = frozenset(
-    "mother father sister brother son daughter aunt uncle cousin grandmother grandfather parent sibling maternal "
-    "paternal".split()
+    "mother father sister brother son daughter aunt uncle cousin grandmother grandfather parent sibling "
+    "maternal paternal".split()
 )
 _BINDING = frozenset(
-    "stopped stop discontinued held hold past previous prior allergy allergies allergen intolerance intolerances reaction "
-    "denies negative no not without ruled excluded differential ddx possible suspected risk if refused declined "
-    "advised recommended home admission discharge".split()
+    "stopped stop discontinued held hold past previous prior allergy allergies allergen intolerance "
+    "intolerances reaction denies negative no not without ruled excluded differential ddx possible "
+    "suspected risk if refused declined advised recommended home admission discharge".split()
 )
 """Words of a heading without which the words below it say something else, even a whole sentence."""
 _FINITE = re.compile(
@@ -77,7 +78,7 @@ def without_quotation(text: str, value: str) -> str | None:
 
 
 def quoted_run(text: str, value: str) -> str:
-    """Return the longest run of whole sentences of a passage that a text quotes; empty where it quotes none."""
+    """Return the longest run of whole sentences of a passage that a text quotes; empty where none."""
     folded = as_quoted(text)
     for run in _runs(value):
         if as_quoted(run).rstrip(_CLOSING) in folded and without_quotation(text, run) is not None:
@@ -119,7 +120,7 @@ def _says_more_than_where(heading: str) -> bool:
 
 
 def _stands_alone(sentence: str, heading: str) -> bool:
-    """Say whether a sentence says all that it says without its heading: it has a verb, and says whose it is."""
+    """Say whether a sentence says all that it says without its heading: it has a verb and a person."""
     words = set(words_of(heading))
     if sense_of(heading) == "family" or words & _RELATIVES:
         return bool(set(words_of(sentence)) & (_RELATIVES | {"family"}))

@@ -9,7 +9,7 @@ from connectors.fhir.pull import Gap
 from service.context.chosen import Label, LeftOut
 from service.record.facts import Absence, Fact, FactId, Identity, When
 
-RULES_VERSION = "3"
+RULES_VERSION = "4"
 """Raise it whenever a verdict could change: it is part of the run key."""
 
 

@@ -18,8 +18,8 @@ from service.record.facts import Kind
 
 _ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
 _SEMANTIC_TAG = re.compile(
-    r"\s\((?:disorder|finding|situation|procedure|regime/therapy|physical object|record artifact|event|substance|"
-    r"product|morphologic abnormality|body structure)\)"
+    r"\s\((?:disorder|finding|situation|procedure|regime/therapy|physical object|record artifact|event|"
+    r"substance|product|morphologic abnormality|body structure)\)"
 )
 """What SNOMED CT's fully specified names end with."""
 _SIDED = re.compile(r"\b(left|right)[- ]sided\b", re.IGNORECASE)
@@ -116,7 +116,7 @@ def in_recorded_units(text: str, units: Iterable[str]) -> str:
     own = frozenset(units)
     for recorded, pattern in lexicon().units:
         if recorded.casefold() in own:
-            text = pattern.sub(lambda match, unit=recorded: f"{match[1]} {unit}", text)
+            text = pattern.sub(rf"\1 {recorded}", text)
     return text
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fixtures.facts import GOUT, context, fact
 from service.context.chosen import Label
-from service.grounding.check import Checker, as_quoted, judge, without_quotation
+from service.grounding.check import Checker, judge
+from service.grounding.quotation import as_quoted, without_quotation
 from service.grounding.source import Source
 from service.grounding.summary import DraftClaim, Verdict
 from service.record.facts import Fact, Kind

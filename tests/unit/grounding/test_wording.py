@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from fixtures.facts import APPENDECTOMY, COLONOSCOPY, GOUT, LISINOPRIL, PRESSURE, SIMVASTATIN, fact
-from service.grounding.check import Judge
+from service.grounding.check import STATUS_WORDS, Judge
 from service.grounding.summary import Verdict
-from service.grounding.wording import lexicon, plain_name, said_plainly
+from service.grounding.wording import lexicon, neutral_words, plain_name, said_plainly
+from service.grounding.words import NEGATIONS
 from service.record.facts import Fact, Kind, Status
 
 FINAL: dict[str, Any] = {"status": Status.FINAL, "recorded_status": "final", "on": "2013-06-02"}
@@ -45,6 +46,8 @@ def verdict(text: str, *cited: Fact) -> Verdict:
         ("Lisinopril 10 mg is a current medication.", LISINOPRIL),
         ("The patient suffers from gout.", GOUT),
         ("COVID-19 is active.", VIRUS),
+        ("The patient takes lisinopril 10 mg.", LISINOPRIL),
+        ("Gout was diagnosed on 04-Mar-2011.", GOUT),
     ],
 )
 def test_another_wording_is_supported(text: str, cited: Fact) -> None:
@@ -66,8 +69,11 @@ def test_another_wording_is_supported(text: str, cited: Fact) -> None:
         ("Lisinopril 10 mg has been discontinued.", LISINOPRIL),
         ("Lisinopril 20 mg is a current medication.", LISINOPRIL),
         ("Gout has resolved.", GOUT),
-        ("The patient takes lisinopril 10 mg.", LISINOPRIL),
-        ("Gout was diagnosed on 04-Mar-2011.", GOUT),
+        ("The patient no longer takes lisinopril 10 mg.", LISINOPRIL),
+        ("Lisinopril 10 mg was given.", LISINOPRIL),
+        ("Lisinopril 10 mg was dispensed.", LISINOPRIL),
+        ("Gout was diagnosed on 05-Mar-2011.", GOUT),
+        ("The patient has a history of gout.", GOUT),
         ("Gout because of diet is active.", GOUT),
         ("COVID-20 is active.", VIRUS),
     ],
@@ -97,9 +103,79 @@ def test_names_lose_brackets_and_specimen_but_not_what_tells_them_apart() -> Non
     assert plain_name("Glucose [Mass/volume] in Urine by Test strip") == "glucose in urine by test strip"
 
 
-def test_no_wording_is_read_as_something_of_another_status() -> None:
-    words = {wording.read.strip() for wording in lexicon().said}
-    assert words == {"active", "resolved", "order", "stopped", "not done", "completed", "planned"}
-    assert all(not wording.read.strip() for wording in lexicon().frames)
+def test_every_wording_is_read_as_a_status_a_setting_a_reason_or_nothing() -> None:
+    words = {wording.read.strip() for wording in lexicon().wordings}
+    statuses = {"active", "resolved", "order", "stopped", "not done", "completed", "planned"}
+    assert words == statuses | {"inpatient", "emergency", "finished", "reason", ""}
+
+
+def test_no_wording_of_a_status_is_read_as_another_for_the_same_kind() -> None:
+    told: dict[tuple[Kind, str], set[str]] = {}
+    for wording in lexicon().wordings:
+        for kind in wording.kinds:
+            told.setdefault((kind, wording.pattern.pattern), set()).add(wording.read.strip())
+    assert {key: reads for key, reads in told.items() if len(reads) > 1} == {}
+
+
+def test_no_name_is_another_name_of_itself() -> None:
     for name, others in lexicon().same.items():
         assert name not in others
+    drugs = [form for forms in lexicon().drugs for form in forms]
+    assert len(drugs) == len(set(drugs))
+
+
+def test_neutral_words_deny_nothing_and_give_no_status() -> None:
+    for kind in Kind:
+        words = neutral_words(frozenset({kind}), True)
+        assert not words & (NEGATIONS | STATUS_WORDS - {"ordered", "confirmed"}), kind
+        assert not words & set(
+            "left right mother father only never since severe mild likely possible".split()
+        ) - ({"since"} if kind in (Kind.PLAN, Kind.GOAL) else set())
+
+
+def test_words_that_tie_are_neutral_beside_a_single_entry_only() -> None:
+    assert "for" in neutral_words(frozenset({Kind.ENCOUNTER}), True)
+    assert "for" not in neutral_words(frozenset({Kind.ENCOUNTER}), False)
+    assert "laboratory" not in neutral_words(frozenset({Kind.RESULT, Kind.PROBLEM}), True)
+
+
+@pytest.mark.parametrize(
+    ("line", "said", "is_so"),
+    [
+        ("2 times per day", "twice daily", True),
+        ("2 times per day", "BID", True),
+        ("twice daily", "two times a day", True),
+        ("2 times per day", "three times daily", False),
+        ("2 times per day", "daily", False),
+        ("every day", "once daily", True),
+        ("every day", "twice daily", False),
+        ("every day, as needed", "daily", False),
+        ("every day, as needed", "daily PRN", True),
+    ],
+)
+def test_a_frequency_is_one_frequency_in_all_its_forms(line: str, said: str, is_so: bool) -> None:
+    order = fact(f"Metformin 500 MG Oral Tablet: active order from 02-Jun-2013; {line}", Kind.MEDICATION,
+                 status=Status.ACTIVE, recorded_status="active", on="2013-06-02")  # fmt: skip
+    told = verdict(f"The patient takes metformin 500 mg {said}.", order)
+    assert (told is Verdict.SUPPORTED) is is_so
+
+
+@pytest.mark.parametrize("said", ["Zocor 20 mg was stopped.", "Simvastatin 20 mg was stopped."])
+def test_a_brand_stands_for_its_ingredient(said: str) -> None:
+    assert verdict(said, SIMVASTATIN) is Verdict.SUPPORTED
+    assert verdict(said.replace("20", "40"), SIMVASTATIN) is not Verdict.SUPPORTED
+    assert verdict("Lipitor 20 mg was stopped.", SIMVASTATIN) is not Verdict.SUPPORTED
+
+
+def test_a_salt_that_makes_another_drug_is_never_left_out() -> None:
+    tartrate = fact(
+        "Metoprolol tartrate 25 MG Oral Tablet: active order", Kind.MEDICATION, status=Status.ACTIVE
+    )
+    sodium = fact("Naproxen sodium 220 MG Oral Tablet: active order", Kind.MEDICATION, status=Status.ACTIVE)
+    assert verdict("Metoprolol 25 mg is active.", tartrate) is not Verdict.SUPPORTED
+    assert verdict("Metoprolol succinate 25 mg is active.", tartrate) is not Verdict.SUPPORTED
+    assert verdict("Naproxen 220 mg is active.", sodium) is Verdict.SUPPORTED
+    bicarbonate = fact(
+        "Sodium bicarbonate 650 MG Oral Tablet: active order", Kind.MEDICATION, status=Status.ACTIVE
+    )
+    assert verdict("Bicarbonate 650 mg is active.", bicarbonate) is not Verdict.SUPPORTED

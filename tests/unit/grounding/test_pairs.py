@@ -1,0 +1,122 @@
+"""What a sentence derives from several values of one series is computed again, whatever its words."""
+
+from __future__ import annotations
+
+import pytest
+
+from connectors.fhir.pull import Gap, GapReason
+from fixtures.facts import fact, record
+from service.grounding.check import Judge
+from service.grounding.summary import Verdict
+from service.record.facts import Fact, Kind, Person
+from tests.unit.grounding.test_derive import sodium
+
+OLD, NEW = sodium("60", "2020-01-05"), sodium("151", "2022-07-08")
+
+
+def judged(
+    text: str, *cited: Fact, others: tuple[Fact, ...] = (), gaps: tuple[Gap, ...] = ()
+) -> tuple[Verdict, set[str]]:
+    cited = cited or (OLD, NEW)
+    verdict, reasons = Judge("female", record([*cited, *others], gaps)).verdict(text, cited)
+    return verdict, set(reasons)
+
+
+TRUE = [
+    "Sodium rose from 60 mmol/L to 151 mmol/L.",
+    "Sodium rose from 60 to 151 mmol/L.",
+    "Sodium rose to 151 mmol/L on 08-Jul-2022 from 60 mmol/L on 05-Jan-2020.",
+    "From 05-Jan-2020 to 08-Jul-2022, sodium increased from 60 mmol/L to 151 mmol/L.",
+    "Sodium was 60 mmol/L on 05-Jan-2020 and rose to 151 mmol/L on 08-Jul-2022.",
+    "Sodium went from 60 mmol/L (05-Jan-2020) to 151 mmol/L (08-Jul-2022).",
+    "Between January 2020 and July 2022, sodium rose by 91 mmol/L.",
+    "Sodium rose 91 mmol/L from 2020-01-05 to 2022-07-08.",
+    "The difference in sodium between 05-Jan-2020 and 08-Jul-2022 was 91 mmol/L.",
+    "Sodium was 91 mmol/L higher on 08-Jul-2022 than on 05-Jan-2020.",
+    "Sodium was lower on 05-Jan-2020 (60 mmol/L) than on 08-Jul-2022 (151 mmol/L).",
+    "Sodium has risen by 91 mmol/L since 05-Jan-2020 (to 151 mmol/L on 08-Jul-2022).",
+    "Sodium more than doubled from 60 mmol/L to 151 mmol/L.",
+    "Sodium on 08-Jul-2022 was more than twice the value of 05-Jan-2020.",
+    "Sodium has more than doubled since 05-Jan-2020 (60 mmol/L to 151 mmol/L on 08-Jul-2022).",
+    "Sodium was measured 2 times.",
+    "Two sodium values are recorded.",
+    "A total of 2 sodium results are available.",
+    "Sodium was measured twice.",
+]
+
+
+@pytest.mark.parametrize("text", TRUE)
+def test_what_the_two_values_bear_out_is_supported(text: str) -> None:
+    assert judged(text) == (Verdict.SUPPORTED, set())
+
+
+FALSE = [
+    ("Sodium fell from 60 mmol/L to 151 mmol/L.", "change_is_another"),
+    ("Sodium fell from 151 mmol/L to 60 mmol/L.", "change_is_another"),
+    ("Sodium rose from 151 mmol/L to 60 mmol/L.", "change_is_another"),
+    ("Sodium rose from 60 mmol/L on 08-Jul-2022 to 151 mmol/L on 05-Jan-2020.", None),
+    ("Sodium went from 151 mmol/L to 60 mmol/L.", "change_is_another"),
+    ("Between 05-Jan-2020 and 08-Jul-2022, sodium rose by 90 mmol/L.", None),
+    ("Between 05-Jan-2020 and 08-Jul-2022, sodium fell by 91 mmol/L.", "change_is_another"),
+    ("The difference in sodium between 05-Jan-2020 and 08-Jul-2022 was 60 mmol/L.", None),
+    ("The difference in sodium between 05-Jan-2020 and 08-Jul-2022 was 91 mg/dL.", None),
+    ("Sodium was 91 mmol/L lower on 08-Jul-2022 than on 05-Jan-2020.", "change_is_another"),
+    ("Sodium was higher on 05-Jan-2020 (60 mmol/L) than on 08-Jul-2022 (151 mmol/L).", "change_is_another"),
+    ("Sodium was higher on 08-Jul-2022 (60 mmol/L) than on 05-Jan-2020 (151 mmol/L).", None),
+    ("Sodium more than tripled from 60 mmol/L to 151 mmol/L.", "change_is_another"),
+    ("Sodium doubled from 60 mmol/L to 151 mmol/L.", "change_is_another"),
+    ("Sodium more than doubled from 151 mmol/L to 60 mmol/L.", None),
+    ("Sodium rose.", None),
+    ("Sodium rose steadily from 60 mmol/L to 151 mmol/L.", "word_not_in_source"),
+    ("Sodium rose from 60 mmol/L to 151 mmol/L because of furosemide.", "word_not_in_source"),
+    ("Sodium did not rise from 60 mmol/L to 151 mmol/L.", "negation_not_in_source"),
+    ("Potassium rose from 60 mmol/L to 151 mmol/L.", None),
+    ("The mother's sodium rose from 60 mmol/L to 151 mmol/L.", "word_not_in_source"),
+    ("Sodium rose from 6 mmol/L to 151 mmol/L.", None),
+    ("Sodium rose and fell from 60 mmol/L to 151 mmol/L.", None),
+    ("Sodium was measured 3 times.", "count_is_another"),
+    ("Three sodium values are recorded.", "count_is_another"),
+    ("Sodium was measured once.", None),
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), FALSE)
+def test_what_they_do_not_is_refused(text: str, reason: str | None) -> None:
+    verdict, reasons = judged(text)
+    assert verdict is not Verdict.SUPPORTED
+    assert reason is None or reason in reasons
+
+
+def test_a_count_speaks_of_the_whole_record() -> None:
+    third = sodium("140", "2021-03-06")
+    assert judged("Sodium was measured 2 times.", others=(third,))[1] == {"count_is_another"}
+    gap = Gap("Observation", GapReason.FAILED)
+    assert judged("Sodium was measured 2 times.", gaps=(gap,))[1] == {"record_not_read_whole"}
+    other_gap = Gap("Condition", GapReason.FAILED)
+    assert judged("Sodium was measured 2 times.", gaps=(other_gap,))[0] is Verdict.SUPPORTED
+
+
+def test_two_values_that_do_not_compare_have_no_difference() -> None:
+    text = "Sodium rose from 60 to 151 mmol/L."
+    same_day = sodium("151", "2020-01-05", "other")
+    assert judged(text, OLD, same_day)[0] is not Verdict.SUPPORTED
+    another = sodium("151", "2022-07-08", "their", person=Person("relative", "mother"))
+    assert judged(text, OLD, another)[0] is not Verdict.SUPPORTED
+    potassium = sodium("151", "2022-07-08", "potassium", name="Potassium")
+    assert judged(text, OLD, potassium)[0] is not Verdict.SUPPORTED
+    social = sodium("151", "2022-07-08", "kind")
+    assert social.kind is Kind.RESULT
+
+
+def test_a_number_in_a_name_is_no_value() -> None:
+    name = "Pain severity - 0-10 verbal rating"
+    old, new = (
+        fact(
+            f"{name}: {value} cm on {day}", Kind.RESULT, f"Observation/{value}", on=on, value=value, unit="cm"
+        )
+        for value, on, day in (("1", "2020-01-05", "05-Jan-2020"), ("4", "2022-07-08", "08-Jul-2022"))
+    )
+    text = f"{name} rose from 1 cm to 4 cm."
+    assert judged(text, old, new)[0] is Verdict.SUPPORTED
+    assert judged(text.replace("from 1", "from 10"), old, new)[0] is not Verdict.SUPPORTED
+    assert judged(f"{name} was measured twice.", old, new)[0] is Verdict.SUPPORTED
