@@ -59,6 +59,13 @@ STATUS_WORDS = frozenset(
 _PRESSURE = re.compile(
     r"(?<![\d./])(\d{2,3}(?:\.\d+)?)\s?/\s?(\d{2,3}(?:\.\d+)?)(?![\d/])(?:\s?mm\s?\[?hg\]?)", re.IGNORECASE
 )
+_IS_THE_PATIENTS_TOO = re.compile(
+    r"\b(?:patient|he|she|they)\s+(?:and|or|also|has|had|have|is|was|suffer\w*|developed|experienced)\b"
+    r"(?!\s+(?:an?\s+(?:\w+\s+){0,2})?(?:family|relative|mother|father|sister|brother|son|daughter|aunt|uncle|"
+    r"cousin|grand\w+|sibling|parent)\b)",
+    re.IGNORECASE,
+)
+"""`The patient and her mother have asthma`: what only a relative has is said of both."""
 _START_WORDS = frozenset("began onset since started admitted admission from".split())
 _END_WORDS = frozenset("resolved ended until abated discharged to".split())
 _TELLS_HOW_OFTEN = frozenset(
@@ -226,8 +233,10 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
         said = frozenset(sentence.words)
         if source.fact.span is None and not source.is_named_by(said):
             yield Verdict.UNSUPPORTED, f"does_not_name:{source.fact.kind}"
-        if source.fact.person.role != "patient" and not content(words_of(source.fact.person.text)) & said:
-            yield Verdict.CONTRADICTED, "another_person"
+        if source.fact.person.role != "patient":
+            theirs = content(words_of(source.fact.person.text)) & said
+            if not theirs or _IS_THE_PATIENTS_TOO.search(text):
+                yield Verdict.CONTRADICTED, "another_person"
 
 
 def _in_own_units(text: str, sources: Sequence[Source]) -> str:

@@ -236,7 +236,19 @@ def test_a_relatives_illness_is_not_the_patients() -> None:
         person=Person("relative", "mother"),
     )
     assert verdict_of("The patient has breast cancer.", [mothers])[1] == ("another_person",)
-    assert verdict_of("Family history: mother breast cancer.", [mothers])[0] is Verdict.SUPPORTED
+    for said in (
+        "Family history: mother breast cancer.",
+        "The patient's mother had breast cancer.",
+        "The patient has a mother with breast cancer.",
+        "She has a family history of breast cancer (mother).",
+    ):
+        assert verdict_of(said, [mothers])[0] is Verdict.SUPPORTED, said
+    for said in (
+        "The patient and her mother have breast cancer.",
+        "She has breast cancer; her mother has it.",
+        "The patient has breast cancer from her mother.",
+    ):
+        assert verdict_of(said, [mothers])[1] == ("another_person",), said
 
 
 def test_a_suspected_diagnosis_is_not_said_to_be_certain() -> None:
