@@ -8,11 +8,12 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+MUTATE_ARGS ?=
 STAMP := $(VENV)/.epicrisis-$(ENGINE)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench clean-demo
+.PHONY: help setup demo test check format bench mutate clean-demo
 
 help: ## Show what can be done
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -49,6 +50,9 @@ format: setup ## Format the code and mend what ruff can mend
 
 bench: setup ## Our work beside a baseline on the same work, as a table
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+mutate: setup ## Change the grounding rules in 300 places, one at a time: which changes no test notices
+	@$(BIN)/python -m tests.mutation $(MUTATE_ARGS)
 
 clean-demo: ## Remove the demonstration's data, its EHR and its model
 	@rm -rf .epicrisis

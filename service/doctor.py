@@ -10,6 +10,8 @@ from connectors.errors import ConnectorError
 from service.context.templates import open_library
 from service.engine.openai import open_tokenizer
 from service.engine.profiles import profile_for
+from service.engine.weights import DEMONSTRATION_MODEL, digest_of
+from service.entailment import NOT_MEASURED, OFF, Score, SecondPass
 from service.errors import EpicrisisError
 from service.settings import Settings
 from service.wiring import build_engine, fhir_client, model_folder, open_store, open_vault
@@ -27,14 +29,16 @@ class Finding:
 
 async def examine(settings: Settings) -> list[Finding]:
     """Examine all that a run needs. Starts no engine; writes nothing to the EHR."""
+    model = await _engine(settings)
     return [
         _store(settings),
         _snapshots(settings),
         await _fhir(settings),
         _prompts(settings),
         _packages(),
-        await _engine(settings),
+        model,
         _tokenizer(settings),
+        await _second_pass(settings, model),
     ]
 
 
@@ -123,6 +127,45 @@ async def _engine(settings: Settings) -> Finding:
     if settings.engine == "scripted":
         return Finding("model", "ok", "scripted: no model, for tests alone")
     return _finding("model", lambda: f"local folder {model_folder(settings).name}, started when first needed")
+
+
+async def _second_pass(settings: Settings, model: Finding) -> Finding:
+    """Say whether claims about notes are put to the model a second time, and how it did in the probe."""
+    if settings.second_pass == "off":  # noqa: S105 - no password
+        return Finding("second pass", "ok", OFF)
+    if settings.engine == "scripted":
+        return Finding("second pass", "ok", "off: there is no model")
+    if model.state == "failed":  # waiting for it once was long enough
+        return Finding("second pass", "missing", NOT_MEASURED, "See what is said of the model.")
+    try:
+        score = await _probe_score(settings)
+    except EpicrisisError as error:
+        return Finding("second pass", "failed", error.message, error.advice)
+    if score is not None:
+        return Finding("second pass", "ok", score.said)
+    if settings.engine_url:
+        return Finding("second pass", "missing", NOT_MEASURED, "Look at the engine's log, and try again.")
+    return Finding("second pass", "missing", "not measured yet", "The first summary measures it.")
+
+
+async def _probe_score(settings: Settings) -> Score | None:
+    """Return how the model did before; a remote engine, which runs already, is asked now."""
+    vault = open_vault(settings)
+    library = open_library(settings.prompts)
+    templates, second_pass = library.load("history"), SecondPass(vault)
+    try:
+        if not settings.engine_url:
+            digest = digest_of(model_folder(settings))
+            profile = profile_for(settings.model or DEMONSTRATION_MODEL, settings.profile or None)
+            return await second_pass.kept(digest, profile, templates)
+        engine = build_engine(settings, lambda stage, detail: None)
+        try:
+            return await second_pass.score(engine, await engine.describe(), templates)
+        finally:
+            await engine.aclose()
+    finally:
+        if vault is not None:
+            vault.close()
 
 
 def _finding(name: str, look: Callable[[], str]) -> Finding:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from service.context.chosen import Context, LeftOut
 from service.context.templates import TemplateSet
+from service.record.assemble import OWN_OUTPUT
 from service.record.dates import show_day
 from service.record.facts import Absence, Fact, FactId, Kind, PatientRecord
 
@@ -14,6 +15,7 @@ NO_ROOM = "did not fit"
 CARRIED = "told by a digest"
 LOST = "the digest of their time failed"
 OLDER = "older than the days that are shown"
+NO_EVIDENCE = "what an AI wrote is no evidence"
 
 
 def left_out(
@@ -34,7 +36,23 @@ def left_out(
             elif fact.id in older:
                 reason = OLDER
             rest[fact.kind, reason].append(fact)
-    return tuple(_left_out(kind, reason, rest[kind, reason], templates) for kind, reason in sorted(rest))
+    found = [_left_out(kind, reason, rest[kind, reason], templates) for kind, reason in sorted(rest)]
+    return (*found, *_not_evidence(record))
+
+
+def _not_evidence(record: PatientRecord) -> Iterator[LeftOut]:
+    """Count what an AI wrote: whole documents, and passages that a person pasted into notes (SAFETY 25)."""
+    documents = [
+        skip
+        for skip in record.skips
+        if skip.reason == OWN_OUTPUT and not skip.reference.startswith("Device/")
+    ]
+    for kind, title, count in (
+        ("ai_document", "Entries written by an AI", len(documents)),
+        ("ai_passage", "Passages of an AI pasted into notes", record.pasted),
+    ):
+        if count:
+            yield LeftOut(kind, title, count, "", "", NO_EVIDENCE)
 
 
 def _left_out(kind: Kind, reason: str, facts: Collection[Fact], templates: TemplateSet) -> LeftOut:

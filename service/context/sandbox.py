@@ -19,6 +19,8 @@ from service.context.written import TemplateError
 _SOME = {"title": "Problems", "lines": ["[F1] Gout: active"]}
 _PATIENT = {"gender": "female", "born": "04-May-1951"}
 _NOBODY = {"gender": "", "born": ""}
+_PAIR = {"number": 1, "source": '"Gout: active"', "claim": '"Gout is active."'}
+_REFUSED = {"text": '"Gout is resolved."', "labels": "[F1]", "reasons": "It gives another status."}
 VARIABLES: Mapping[str, tuple[dict[str, Any], ...]] = {
     "system.j2": ({},),
     "evidence.j2": (
@@ -29,6 +31,8 @@ VARIABLES: Mapping[str, tuple[dict[str, Any], ...]] = {
     "digest.j2": ({"titles": ["Problems", "Results"]}, {"titles": []}),
     "guided.j2": ({},),
     "section.j2": (_SOME, {"title": "Problems", "lines": []}),
+    "entailment.j2": ({"pairs": [_PAIR]}, {"pairs": []}),
+    "repair.j2": ({"refused": [_REFUSED], "titles": ["Problems"]}, {"refused": [], "titles": []}),
 }
 """Template → what it is given, as a full and an empty example, with which it is tried at start."""
 

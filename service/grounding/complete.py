@@ -16,6 +16,7 @@ from service.grounding.source import content
 from service.grounding.summary import Claim, Origin, Summary, SummarySection, Verdict
 from service.grounding.words import take_apart, units_of
 from service.record.facts import Absence, Fact, FactId, PatientRecord, RequiredKind
+from service.record.required import call_previous
 
 RESTRICTED = "restricted"
 """The reason under which the record counts resources left out by their security label."""
@@ -33,7 +34,13 @@ def complete_summary(
 
     With an `earlier` summary of this kind it opens with what is new since then.
     """
-    supported = [claim for claim in claims if claim.verdict is Verdict.SUPPORTED]
+    previous = {fact_id for kind in context.required for fact_id in kind.previous}
+    # What a former encounter ordered is told by its own line alone, which says so (SAFETY 7).
+    supported = [
+        claim
+        for claim in claims
+        if claim.verdict is Verdict.SUPPORTED and previous.isdisjoint(claim.citations)
+    ]
     sections = tuple(_sections(record, context, templates, supported))
     if earlier is not None:
         sections = (*since_section(record, context.required, earlier), *sections)
@@ -122,10 +129,11 @@ def _claims(
     """
     ordered: dict[str, Claim] = {}
     added: set[FactId] = set()
+    previous = {fact_id for kind in required for fact_id in kind.previous}
     for fact_id in (fact_id for kind in required for fact_id in kind.facts):
         claim = _covering(record.fact(fact_id), published)
         if claim is None:
-            claim = _added(rule.key, record.fact(fact_id))
+            claim = _added(rule.key, record.fact(fact_id), fact_id in previous)
             added.add(fact_id)
         ordered[claim.text] = claim
     for claim in here:
@@ -159,8 +167,9 @@ def _covering(fact: Fact, claims: Sequence[Claim]) -> Claim | None:
     return next((claim for claim in claims if fact.id in claim.citations and covers(claim.text, fact)), None)
 
 
-def _added(section: str, fact: Fact) -> Claim:
-    return Claim(section, fact.text, (fact.id,), Origin.RECORD, Verdict.SUPPORTED)
+def _added(section: str, fact: Fact, is_previous: bool) -> Claim:
+    text = call_previous(fact) if is_previous else fact.text
+    return Claim(section, text, (fact.id,), Origin.RECORD, Verdict.SUPPORTED)
 
 
 def _worst(states: Iterable[Absence]) -> Absence | None:

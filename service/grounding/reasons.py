@@ -39,6 +39,8 @@ _DETAILS = {
     "number_of_something_else": "Its number belongs to something else in the cited entry.",
     "relative_date": "It tells time from today, which will be wrong when it is read.",
     "said_before": "It repeats an earlier sentence.",
+    "second_pass_no": "Asked again, the engine found that the cited text says otherwise.",
+    "second_pass_not_stated": "Asked again, the engine found that the cited text does not say it.",
     "section_of_the_note_missing": "It quotes a note without the section that the sentence stands in.",
     "sign_not_in_source": "It holds a sign or a letter of odd shape that no cited entry has.",
     "status_lost": "The entry has a status that changes its meaning, and the sentence does not say it.",

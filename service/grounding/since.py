@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from service.grounding.summary import Claim, Origin, SummarySection, Verdict
 from service.record.facts import Fact, Kind, PatientRecord, RequiredKind
+from service.record.required import call_previous
 
 KEY = "since"
 MOST_NEW = 12
@@ -25,18 +26,19 @@ class Earlier:
 
 def known_by(record: PatientRecord) -> tuple[str, ...]:
     """Return short digests of every statement of a record, sorted: the same text is the same statement."""
-    return tuple(sorted({_mark(fact) for fact in record.facts}))
+    return tuple(sorted({mark_of(fact) for fact in record.facts}))
 
 
 def since_section(
     record: PatientRecord, required: Sequence[RequiredKind], earlier: Earlier
 ) -> Iterator[SummarySection]:
     """Yield the section of new statements: required first, then the newest; none if nothing changed."""
-    new = [f for f in record.facts if f.kind is not Kind.PATIENT and _mark(f) not in earlier.known]
+    new = [f for f in record.facts if f.kind is not Kind.PATIENT and mark_of(f) not in earlier.known]
     gone = len(earlier.known - set(known_by(record)))
     if not new and not gone:
         return
     first = {fact_id for kind in required for fact_id in kind.facts}
+    previous = {fact_id for kind in required for fact_id in kind.previous}
     new.sort(key=lambda fact: fact.id)
     new.sort(key=lambda fact: fact.when.earliest.timestamp() if fact.when else float("inf"), reverse=True)
     new.sort(key=lambda fact: (fact.id not in first, fact.span is not None))
@@ -44,15 +46,17 @@ def since_section(
     yield SummarySection(
         key=KEY,
         title=f"New since the summary read up to {earlier.read_up_to}{changed}",
-        claims=tuple(_told(fact) for fact in new[:MOST_NEW]),
+        claims=tuple(_told(fact, fact.id in previous) for fact in new[:MOST_NEW]),
         hidden=max(0, len(new) - MOST_NEW),
     )
 
 
-def _told(fact: Fact) -> Claim:
-    return Claim(KEY, fact.text, (fact.id,), Origin.RECORD, Verdict.SUPPORTED)
+def _told(fact: Fact, is_previous: bool) -> Claim:
+    text = call_previous(fact) if is_previous else fact.text
+    return Claim(KEY, text, (fact.id,), Origin.RECORD, Verdict.SUPPORTED)
 
 
-def _mark(fact: Fact) -> str:
+def mark_of(fact: Fact) -> str:
+    """Return the short digest of one statement."""
     said = f"{fact.kind}\0{fact.text}".encode("utf-8", "replace")
     return hashlib.sha256(said).hexdigest()[:10]

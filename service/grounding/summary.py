@@ -52,6 +52,15 @@ class Claim:
     """Machine-readable: `number_not_in_source:8.2`; never empty unless SUPPORTED."""
     corrected: bool = False
     """True when the citation was corrected (SAFETY 14)."""
+    repaired: bool = False
+    """True when the sentence was written anew after the rules had refused an earlier one."""
+    entailed: str = ""
+    """What the engine said in the second pass: `yes`, `no` or `not stated`; empty when it was not asked."""
+
+    @property
+    def is_lowered(self) -> bool:
+        """True where the rules bore the sentence out and the second pass did not."""
+        return any(reason.startswith("second_pass_") for reason in self.reasons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,8 @@ class Summary:
     """Short digests of every statement that the record held: what the next summary compares with."""
     restricted: bool = False
     """True when something was left out by a security label; what, is never said (SAFETY 20)."""
+    second_pass: str = ""
+    """Whether the engine was asked about what rules cannot settle, and why not: `off: 11 of 24 right…`."""
 
     @property
     def published(self) -> tuple[Claim, ...]:

@@ -14,7 +14,9 @@ from connectors.fhir.codec import collector_paused
 from connectors.fhir.pull import Gap
 from service.record.dates import load_zone
 from service.record.directives import is_directive_consent
+from service.record.drafts import Echo, is_attested, read_draft
 from service.record.facts import (
+    Code,
     Extracted,
     Fact,
     Identity,
@@ -33,14 +35,7 @@ from service.record.identity import (
     read_identity,
     stop_reason,
 )
-from service.record.labels import (
-    has_own_identifier,
-    is_ai_device,
-    is_ai_labelled,
-    is_restricted,
-    labels_ai_output,
-    security_codes,
-)
+from service.record.labels import ai_targets, is_ai_output, is_in_department, is_restricted, security_codes
 from service.record.merge import merge_alike
 from service.record.passages import read_passages
 from service.record.readers import ADMINISTRATIVE, READERS, SUPPORTING
@@ -78,6 +73,7 @@ UNREADABLE = "nothing in it could be read"
 WITHOUT_SUBJECT = "no subject"
 READER_FAILED = "its reader failed"
 ATTESTED_AI = "an AI document that a human made final was left out"
+OPEN_BANNER = "a banner of ours without its end: only the lines that have our form were left out"
 
 MANY = 100
 """Resources from which on the collector is kept out of the way."""
@@ -117,6 +113,10 @@ class _Candidate:
     """Reference of the Medication without which a medication order says nothing."""
 
 
+Candidates = dict[int, _Candidate]
+"""Place in the input → what is known of the resource there."""
+
+
 @dataclass(slots=True)
 class _Sorting:
     """What is known while resources are sorted into kept and skipped."""
@@ -128,6 +128,9 @@ class _Sorting:
     closed_encounters: set[str] = field(default_factory=set)
     supporting: list[ResourceVersion] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
+    drafts: Candidates = field(default_factory=dict)
+    """Documents that an AI wrote."""
+    echo: Echo = field(default_factory=Echo)
 
     def skip(self, candidate: _Candidate, reason: str) -> None:
         self.skips.append(Skip(candidate.version.reference, reason))
@@ -179,7 +182,10 @@ def _assemble(
         notes.add("site: unknown time zone")
     sorting = _Sorting(chart, policy, _identifiers(patient), skips=skips)
     readable = _sort(given, candidates, sorting)
-    facts, kept = _read_all(given, readable, sorting)
+    read, kept = _read_all(given, readable, sorting)
+    facts = [sorting.echo.strip(fact) for fact in read]
+    if sorting.echo.open_banners:
+        notes.add(f"DocumentReference: {OPEN_BANNER}")
     inputs = _inputs(kept, sorting)
     return PatientRecord(
         identity=_identity(patient, chart, notes),
@@ -192,11 +198,8 @@ def _assemble(
         digest=record_digest(inputs),
         as_of=chart.newest,
         problems=tuple(sorted(notes)),
+        pasted=sorting.echo.passages,
     )
-
-
-Candidates = dict[int, _Candidate]
-"""Place in the input → what is known of the resource there."""
 
 
 def _scan(given: Iterable[Any], notes: set[str]) -> tuple[Candidates, list[Skip], list[Resource]]:
@@ -236,7 +239,7 @@ def _candidate(place: int, raw: Any, notes: set[str]) -> _Candidate | None:
     ident = raw.get("id")
     return _Candidate(
         place, kind, version, full_url_of(raw), ident if isinstance(ident, str) else None,
-        _ai_targets(_element(raw, kind, notes), reference),
+        ai_targets(_element(raw, kind, notes), reference),
     )  # fmt: skip
 
 
@@ -309,7 +312,10 @@ def _sort(given: Iterable[Any], candidates: Candidates, sorting: _Sorting) -> Ca
             chart.readable[reference] = what_it_lends(element.raw)
         if reason:
             del readable[candidate.place]
-            sorting.skip(candidate, reason)
+            if reason == OWN_OUTPUT and candidate.kind == "DocumentReference":
+                sorting.drafts[candidate.place] = candidate
+            else:
+                sorting.skip(candidate, reason)
         if reason == SUPPORTING_ONLY:
             sorting.supporting.append(candidate.version)
         candidate.rests_on = _rests_on(element, candidate.kind)
@@ -320,7 +326,31 @@ def _sort(given: Iterable[Any], candidates: Candidates, sorting: _Sorting) -> Ca
             chart.readable.pop(candidate.version.reference, None)
             del readable[candidate.place]
             sorting.skip(candidate, RESTRICTED)
+    for candidate in _with_additions(given, sorting):
+        chart.hidden.discard(candidate.version.reference)
+        readable[candidate.place] = candidate
     return readable
+
+
+def _with_additions(given: Iterable[Any], sorting: _Sorting) -> Iterator[_Candidate]:
+    """Read what an AI wrote into the chart; yield the attested documents to which a person added words."""
+    if not sorting.drafts:
+        return
+    for candidate, element in _elements(given, sorting.drafts, set()):
+        try:
+            draft = read_draft(element, Reading(sorting.chart, element, candidate.version))
+        except Exception:  # as a reader's bug: the document is no evidence anyway
+            sorting.chart.notes.add(f"{candidate.kind}: {READER_FAILED}")
+            sorting.skip(candidate, OWN_OUTPUT)
+            continue
+        sorting.echo.add(draft)
+        reason = _barred(candidate, element, security_codes(element), sorting)
+        if draft.has_addition and not reason:
+            yield candidate
+            continue
+        sorting.skip(candidate, OWN_OUTPUT)
+        if is_attested(element) and not draft.attested_by:
+            sorting.chart.notes.add(f"{candidate.kind}: {ATTESTED_AI}")
 
 
 def _elements(
@@ -335,15 +365,20 @@ def _elements(
 def _reason(candidate: _Candidate, element: Element, sorting: _Sorting) -> str:
     """Return why a resource is not read for facts; empty where it is."""
     kind = candidate.kind
-    is_supporting = kind in SUPPORTING or (kind == "Device" and "patient" not in element.raw)
+    is_supporting = _is_supporting(kind, element)
     if kind in ADMINISTRATIVE or (kind == "Consent" and not is_directive_consent(element)):
         return ADMINISTRATIVE_ONLY
     if not is_supporting and kind not in READERS:
         return UNSUPPORTED_TYPE
-    labels = security_codes(element)
-    if _is_ai_output(candidate, element, labels, sorting):
+    labels, resolve = security_codes(element), sorting.chart.references.resolve
+    if is_ai_output(element, candidate.version.reference, labels, sorting.ai_targets, resolve):
         return OWN_OUTPUT
-    if not is_supporting:
+    return _barred(candidate, element, labels, sorting) or (SUPPORTING_ONLY if is_supporting else "")
+
+
+def _barred(candidate: _Candidate, element: Element, labels: tuple[Code, ...], sorting: _Sorting) -> str:
+    """Return why a resource of a type that is read may not be; empty where it may."""
+    if not _is_supporting(candidate.kind, element):
         misplaced = _misplaced(candidate, element, sorting)
         if misplaced:
             return misplaced
@@ -354,7 +389,11 @@ def _reason(candidate: _Candidate, element: Element, sorting: _Sorting) -> str:
         or _is_site_restricted(candidate, element, sorting)
     ):
         return RESTRICTED
-    return SUPPORTING_ONLY if is_supporting else ""
+    return ""
+
+
+def _is_supporting(kind: str, element: Element) -> bool:
+    return kind in SUPPORTING or (kind == "Device" and "patient" not in element.raw)
 
 
 def _misplaced(candidate: _Candidate, element: Element, sorting: _Sorting) -> str:
@@ -384,43 +423,10 @@ def _is_this_patient(holder: Element, sorting: _Sorting) -> bool:
     return (identifier.text("system"), identifier.text("value")) in sorting.identifiers
 
 
-def _ai_targets(element: Element, reference: str) -> tuple[str, ...]:
-    """Find AI output by its Provenance, since some servers drop `meta.security`, and AI by its Device."""
-    kind = element.raw["resourceType"]
-    if kind == "Provenance" and labels_ai_output(element):
-        return tuple(text for t in element.children("target") if (text := t.text("reference")))
-    if kind == "Device" and (
-        has_own_identifier(element) or is_ai_device(element) or is_ai_labelled(security_codes(element))
-    ):
-        return (reference,)
-    return ()
-
-
-def _is_ai_output(
-    candidate: _Candidate, element: Element, labels: tuple[Any, ...], sorting: _Sorting
-) -> bool:
-    found = (
-        candidate.version.reference in sorting.ai_targets
-        or is_ai_labelled(labels)
-        or has_own_identifier(element)
-        or _is_authored_by_ai(element, sorting)
-    )
-    if found and element.text("docStatus") in ("final", "amended") and element.reference("authenticator"):
-        element.note(ATTESTED_AI)
-    return found
-
-
-def _is_authored_by_ai(element: Element, sorting: _Sorting) -> bool:
-    if not sorting.ai_targets:
-        return False
-    resolve = sorting.chart.references.resolve
-    holders = [*element.children("author"), *element.children("performer"), element.child("device")]
-    return any(resolve(h.text("reference")) in sorting.ai_targets for h in holders if h.text("reference"))
-
-
 def _find_closed_encounters(given: Iterable[Any], candidates: Candidates, sorting: _Sorting) -> None:
     for candidate, element in _elements(given, candidates, sorting.chart.notes):
-        if candidate.kind == "Encounter" and _is_in_department(element, sorting):
+        departments, resolve = sorting.policy.departments, sorting.chart.references.resolve
+        if candidate.kind == "Encounter" and is_in_department(element, departments, resolve):
             sorting.closed_encounters.add(candidate.version.reference)
 
 
@@ -432,7 +438,11 @@ def _is_site_restricted(candidate: _Candidate, element: Element, sorting: _Sorti
             return True
     if not policy.departments:
         return False
-    return _is_in_department(element, sorting) or _encounter_of(element, sorting) in sorting.closed_encounters
+    resolve = sorting.chart.references.resolve
+    return (
+        is_in_department(element, policy.departments, resolve)
+        or _encounter_of(element, sorting) in sorting.closed_encounters
+    )
 
 
 def _encounter_of(element: Element, sorting: _Sorting) -> str:
@@ -440,25 +450,6 @@ def _encounter_of(element: Element, sorting: _Sorting) -> str:
     reference = element.reference("encounter") or context.reference("encounter") or context.text("reference")
     own = own_reference(element.raw) if element.text("resourceType") == "Encounter" else ""
     return sorting.chart.references.resolve(reference) if reference else own
-
-
-def _is_in_department(element: Element, sorting: _Sorting) -> bool:
-    concepts = [*element.concepts("serviceType"), *element.child("context").concepts("practiceSetting")]
-    if any(
-        f"{c.system}|{c.code}" in sorting.policy.departments for concept in concepts for c in concept.codes
-    ):
-        return True
-    places = [location.child("location") for location in element.children("location")]
-    holders = [
-        *places,
-        element.child("location"),
-        element.child("serviceProvider"),
-        element.child("custodian"),
-    ]
-    resolve = sorting.chart.references.resolve
-    return any(
-        resolve(h.text("reference")) in sorting.policy.departments for h in holders if h.text("reference")
-    )
 
 
 def _rests_on(element: Element, kind: str) -> str:

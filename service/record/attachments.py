@@ -92,6 +92,11 @@ def read_attachment(attachment: Element, reading: Reading) -> Attached:
     return Attached(text, media, attachment.text("title"), unread)
 
 
+def attached_content(attachment: Element, reading: Reading) -> tuple[bytes | None, str]:
+    """Return the bytes of one Attachment where they are at hand, and its content type as recorded."""
+    return _content(attachment, reading)
+
+
 def _extracted(content: bytes | None, declared: str, attachment: Element, reading: Reading) -> Extracted:
     media = media_type_of(declared)
     if content is None and (not media or media in READABLE):

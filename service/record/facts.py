@@ -226,6 +226,8 @@ class RequiredKind:
     essential: bool = False
     """True for allergies, conditions, medications and the encounter at hand: when one of these is not
     retrieved, nothing is filed by itself and every view opens with INCOMPLETE (SAFETY 6)."""
+    previous: tuple[FactId, ...] = ()
+    """Directives of a time before the encounter at hand: never told without a word that says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +286,8 @@ class PatientRecord:
     """The newest clinical time in the record, not today."""
     problems: tuple[str, ...] = ()
     """Odd things met while reading, without patient data: `Observation: value of two types`."""
+    pasted: int = 0
+    """Passages of notes that were left out because an AI wrote them and a person pasted them (SAFETY 25)."""
     _by_id: dict[FactId, Fact] = field(default_factory=dict, repr=False, compare=False)
 
     @property

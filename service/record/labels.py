@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Set
+
 from service.record.facts import Code
 from service.record.fhirjson import Element
 
@@ -108,3 +110,51 @@ def labels_ai_output(provenance: Element) -> bool:
     """Tell whether a Provenance says that its targets were written by an AI."""
     reasons = [c for concept in provenance.concepts("reason") for c in concept.codes]
     return is_ai_labelled(tuple(reasons))
+
+
+def ai_targets(element: Element, reference: str) -> tuple[str, ...]:
+    """Find AI output by its Provenance, since some servers drop `meta.security`, and AI by its Device."""
+    kind = element.raw["resourceType"]
+    if kind == "Provenance" and labels_ai_output(element):
+        return tuple(text for t in element.children("target") if (text := t.text("reference")))
+    if kind == "Device" and (
+        has_own_identifier(element) or is_ai_device(element) or is_ai_labelled(security_codes(element))
+    ):
+        return (reference,)
+    return ()
+
+
+def is_ai_output(
+    element: Element,
+    reference: str,
+    labels: tuple[Code, ...],
+    targets: Set[str],
+    resolve: Callable[[str], str],
+) -> bool:
+    """Tell whether an AI wrote this: by label, identifier, author, or what an AI's Provenance points to.
+
+    `targets` are the resolved `ai_targets` of the chart.
+    """
+    return (
+        reference in targets
+        or is_ai_labelled(labels)
+        or has_own_identifier(element)
+        or _is_authored_by(element, targets, resolve)
+    )
+
+
+def _is_authored_by(element: Element, targets: Set[str], resolve: Callable[[str], str]) -> bool:
+    if not targets:
+        return False
+    holders = [*element.children("author"), *element.children("performer"), element.child("device")]
+    return any(resolve(h.text("reference")) in targets for h in holders if h.text("reference"))
+
+
+def is_in_department(element: Element, departments: Set[str], resolve: Callable[[str], str]) -> bool:
+    """Tell whether a resource belongs to a department, named by `Location/12` or `system|code`."""
+    concepts = [*element.concepts("serviceType"), *element.child("context").concepts("practiceSetting")]
+    if any(f"{c.system}|{c.code}" in departments for concept in concepts for c in concept.codes):
+        return True
+    places = [location.child("location") for location in element.children("location")]
+    own = [element.child(key) for key in ("location", "serviceProvider", "custodian")]
+    return any(resolve(h.text("reference")) in departments for h in (*places, *own) if h.text("reference"))

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from service.record.copies import Appearance, Note, first_appearances
 from service.record.dates import show_day
+from service.record.echo import ELIDED
 from service.record.facts import Fact, FactId, Kind, ResourceVersion
 from service.record.fhirjson import one_line
 
@@ -37,7 +38,8 @@ def read_passages(facts: Iterable[Fact]) -> list[Fact]:
     told = first_appearances(
         [Note(key, note.when.earliest if note.when else None, note.body) for key, note in notes.items()]
     )
-    return [*plain, *notes.values(), *(_passage(appearance, notes) for appearance in told)]
+    passages = (_passage(appearance, notes) for appearance in told)
+    return [*plain, *notes.values(), *(fact for fact in passages if fact.value != ELIDED)]
 
 
 def _same_days(group: Sequence[Fact]) -> Iterator[tuple[Fact, list[Fact]]]:

@@ -27,10 +27,12 @@ from tests.bench.charts import HOME, Charts, find_charts, post
 from tests.bench.claims import bench_claims
 from tests.bench.compaction import bench_compaction
 from tests.bench.memory import bench_memory
+from tests.bench.omission import bench_omission
 from tests.bench.pull import bench_pull
 from tests.bench.refresh import bench_refresh, refresh_table
 from tests.bench.stages import bench_stages
 from tests.bench.table import Table, document, write
+from tests.bench.verification import bench_verification
 
 
 def assembly(charts: Charts) -> Iterator[Table]:
@@ -83,8 +85,22 @@ def claims(charts: Charts) -> Iterator[Table]:
     yield from bench_claims()
 
 
+def omission(charts: Charts) -> Iterator[Table]:
+    """What of the required facts is published, who wrote it, and what no model would have told."""
+    demo = [chart.path.read_bytes() for chart in make_cohort(HOME / "demo" / "cohort")]
+    with tempfile.TemporaryDirectory() as folder:
+        yield asyncio.run(bench_omission(demo, charts.all if charts.shared else (), Path(folder)))
+
+
+def verification(charts: Charts) -> Iterator[Table]:
+    """Verifying 40 claims, beside writing them with the real engine."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield asyncio.run(bench_verification(charts.largest, Path(folder)))
+
+
 TOPICS: dict[str, Callable[[Charts], Iterator[Table]]] = {
-    topic.__name__: topic for topic in (assembly, compaction, memory, server, cache, stages, claims)
+    topic.__name__: topic
+    for topic in (assembly, compaction, memory, server, cache, stages, claims, omission, verification)
 }
 
 

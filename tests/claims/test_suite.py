@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.claims import CAUGHT, CAUGHT_LOW, REFUSED, verdicts
 from tests.claims.charts import day_of, text_of
 from tests.claims.generate import PARAPHRASE, Case, Suite, make_suite, shown_keys
-from tests.claims.measure import Judged, render, run_suite, tabulate, wilson
+from tests.claims.measure import Judged, render, run_suite, run_suite_by_chart, tabulate, wilson
 from tests.claims.notecharts import note_of
 from tests.claims.phrasing import FOLDER, Wording, wordings
 from tests.claims.plant import PLANTERS
@@ -211,3 +212,12 @@ def test_the_rendered_table_has_a_line_for_each_error(suite: Suite) -> None:
     table = render(tabulate(judged))
     assert all(f"| {error} | " in table for error in PLANTERS)
     assert "95 % interval" in table
+
+
+def test_the_rules_catch_what_is_planted_and_refuse_hardly_anything_that_is_true(suite: Suite) -> None:
+    rows = [row for row in tabulate(run_suite_by_chart(suite, verdicts)) if row.wordings == "all"]
+    share = {(row.group, row.kind): row for row in rows}
+    assert share["planted", "all"].share >= CAUGHT
+    assert share["true", "all"].share <= REFUSED
+    low = {row.kind: row.low for row in rows if row.group == "planted" and row.kind != "all"}
+    assert {kind: bound for kind, bound in low.items() if bound < CAUGHT_LOW} == {}

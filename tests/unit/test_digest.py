@@ -33,7 +33,7 @@ from service.errors import EngineError
 from service.grounding.check import Checker
 from service.grounding.summary import DraftClaim, Verdict
 from service.record.facts import Fact, Kind, PatientRecord, Status
-from service.summarize import verify_completions
+from service.verify import verify_completions
 from tests.unit.in_memory_vault import InMemoryVault
 
 TEMPLATES = open_library().load("history")

@@ -24,7 +24,11 @@ def test_our_own_output_changes_neither_facts_nor_digest(profile: WriteProfile, 
     chart = [PATIENT, CONDITION]
     bundle = build_transaction(make_run(), software_version="0.1.0", profile=profile)
     written = [
-        entry["resource"] | {"id": f"w{number}", "meta": entry["resource"]["meta"] | {"versionId": "1"}}
+        {
+            **entry["resource"],
+            "id": f"w{number}",
+            "meta": {**entry["resource"].get("meta", {}), "versionId": "1"},
+        }
         for number, entry in enumerate(bundle["entry"])
         if only in (None, entry["resource"]["resourceType"])
     ]

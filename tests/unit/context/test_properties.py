@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from service.context.choose import BudgetTooSmall
 from service.context.chosen import Context
 from service.context.layout import known_since, label_facts
+from service.context.manifest import NO_EVIDENCE
 from service.context.render import requests_for, whole_chat
 from service.context.stay import find_stay
 from service.context.written import Form
@@ -90,7 +91,8 @@ def commonprefix(texts: list[str]) -> str:
 def counted(context: Context, record: PatientRecord) -> bool:
     patients = sum(fact.kind is Kind.PATIENT for fact in record.facts)
     shown = len({fact.id for fact in context.facts.values()})
-    return shown + sum(item.count for item in context.left_out) + patients == len(record.facts)
+    left_out = sum(item.count for item in context.left_out if item.reason != NO_EVIDENCE)
+    return shown + left_out + patients == len(record.facts)
 
 
 def labels_in(context: Context, name: str) -> list[str]:

@@ -34,7 +34,7 @@ from service.grounding.summary import DraftClaim, Summary, Verdict
 from service.ports import StoredRun
 from service.record.assemble import assemble_record
 from service.record.facts import Fact, Kind, PatientRecord
-from service.summarize import verify_completions
+from service.verify import verify_completions
 from tests.unit.context.charts import FREE, GUIDED, SETS, choose, count
 from tests.unit.record.charts import patient
 from tests.unit.writeback.charts import make_run

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from service.record.assemble import assemble_record
+from service.record.conflicts import load_watched, watched
 from service.record.facts import PatientRecord, Person, RequiredKind
-from service.record.required import load_watched, required_facts, watched
+from service.record.required import required_facts
 from service.record.rules import RequiredRules, default_rules
 from tests.unit.record.charts import named, patient, record_of, resource
 

@@ -191,7 +191,7 @@ def test_conflicts_are_shown_and_not_resolved() -> None:
 def test_an_older_code_status_is_previous_to_the_encounter_at_hand() -> None:
     record = hazard("safety-07-required")
     kinds = {k.key: k for k in required_facts(record, encounter="Encounter/now")}
-    previous = {i: is_previous(record.fact(i), "Encounter/now") for i in kinds["directives"].facts}
+    previous = {i: is_previous(record.fact(i), record, "Encounter/now") for i in kinds["directives"].facts}
     assert previous == {"ServiceRequest/dnr": False, "Observation/wish": True, "Observation/full": True}
     assert kinds["directives"].conflict == ""
 
