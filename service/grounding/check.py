@@ -13,7 +13,9 @@ from dataclasses import replace
 from unicodedata import normalize
 
 from service.context.chosen import Context
+from service.grounding.dating import misdated
 from service.grounding.derive import Whole, computed
+from service.grounding.order import lent_words, negations, out_of_order, turned_reasons
 from service.grounding.pairs import computed_of_several
 from service.grounding.quotation import narrowed, quotations, without_quotation
 from service.grounding.source import OBSERVED, Source, content
@@ -66,8 +68,6 @@ _IS_THE_PATIENTS_TOO = re.compile(
     re.IGNORECASE,
 )
 """`The patient and her mother have asthma`: what only a relative has is said of both."""
-_START_WORDS = frozenset("began onset since started admitted admission from".split())
-_END_WORDS = frozenset("resolved ended until abated discharged to".split())
 _TELLS_HOW_OFTEN = frozenset(
     "time every each per day daily hour hourly week weekly night nightly once twice".split()
 )
@@ -219,7 +219,8 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
     if RELATIVE_DATE.search(text):
         yield Verdict.UNSUPPORTED, "relative_date"
     units = frozenset().union(*(source.units for source in sources))
-    yield from _ends(take_apart(text, units), sources)
+    yield from misdated(text, units, sources)
+    yield from turned_reasons(text, sources)
     plain = _plainly(text, sources, units)
     if _odd_signs(plain, sources):
         yield Verdict.UNSUPPORTED, "sign_not_in_source"
@@ -227,6 +228,7 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
     yield from _pieces(sentence, sources)
     yield from _days(sentence, sources)
     yield from _words(sentence, sources, gender)
+    yield from _whose(plain, sources, units, gender)
     yield from _status(sentence, sources)
     yield from quotations(text, sources)
     for source in sources:
@@ -237,6 +239,23 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
             theirs = content(words_of(source.fact.person.text)) & said
             if not theirs or _IS_THE_PATIENTS_TOO.search(text):
                 yield Verdict.CONTRADICTED, "another_person"
+
+
+def _whose(
+    plain: str, sources: Sequence[Source], units: frozenset[str], gender: str
+) -> Iterator[tuple[Verdict, str]]:
+    """Words stand where the record has them; what is quoted of a note is judged as a quotation."""
+    if any(source.fact.span is not None for source in sources):
+        return
+    passed_over = _neutral(sources) | _pronouns(gender)
+    yield from negations(plain, sources, passed_over - {"present"})
+    yield from lent_words(plain, sources, units, passed_over)
+    yield from out_of_order(plain, sources, units)
+
+
+def _neutral(sources: Sequence[Source]) -> frozenset[str]:
+    told = [source.fact.kind for source in sources if source.fact.kind is not Kind.PATIENT]
+    return neutral_words(frozenset(told), len(told) == 1)
 
 
 def _in_own_units(text: str, sources: Sequence[Source]) -> str:
@@ -280,20 +299,6 @@ def _plainly(text: str, sources: Sequence[Source], units: frozenset[str]) -> str
 def _parts_of(match: re.Match[str]) -> str:
     """Read `127/80 mmHg` as a record says it: each part by its name and with its unit."""
     return f"systolic {match[1]} mm[Hg], diastolic {match[2]} mm[Hg]"
-
-
-def _ends(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
-    """A day that is told as a beginning or an end is the beginning or the end of what is cited."""
-    for fact in (source.fact for source in sources):
-        if fact.when is None or fact.until is None:
-            continue
-        start, end = (take_apart(show_day(when)).dates[0] for when in (fact.when, fact.until))
-        for piece in sentence.pieces:
-            begins, ends = bool(piece.window & _START_WORDS), bool(piece.window & _END_WORDS)
-            if begins == ends or not isinstance(piece.token, DateToken):
-                continue
-            if not piece.token.within(start if begins else end):
-                yield Verdict.UNSUPPORTED, "date_of_something_else"
 
 
 def _pieces(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
@@ -359,10 +364,8 @@ def _day_beside(pieces: Sequence[Piece], place: int, lead: bool) -> DateToken:
 
 def _words(sentence: Sentence, sources: Sequence[Source], gender: str) -> Iterator[tuple[Verdict, str]]:
     """Every content word stands in a cited fact; negations and status words weigh more than others."""
-    kinds = frozenset(source.fact.kind for source in sources) - {Kind.PATIENT}
-    known = frozenset().union(*(source.words | source.units for source in sources)) | _pronouns(gender)
-    alone = sum(source.fact.kind is not Kind.PATIENT for source in sources) == 1
-    known |= neutral_words(kinds, alone)
+    known = frozenset().union(*(source.words | source.units for source in sources))
+    known |= _neutral(sources) | _pronouns(gender)
     for word in dict.fromkeys(sentence.words):
         if word in known or word in PLAIN_WORDS:
             continue
