@@ -15,9 +15,9 @@ from unicodedata import normalize
 from service.context.chosen import Context
 from service.grounding.dating import misdated
 from service.grounding.derive import Whole, computed
-from service.grounding.order import lent_words, negations, out_of_order, turned_reasons
+from service.grounding.order import lent_words, name_spans, negations, out_of_order, turned_reasons
 from service.grounding.pairs import computed_of_several
-from service.grounding.quotation import narrowed, quotations, without_quotation
+from service.grounding.quotation import RELATIVES, narrowed, quotations, without_quotation
 from service.grounding.source import OBSERVED, Source, content
 from service.grounding.summary import Claim, DraftClaim, Origin, Verdict
 from service.grounding.wording import in_recorded_units, neutral_words, said_plainly
@@ -62,16 +62,25 @@ _PRESSURE = re.compile(
     r"(?<![\d./])(\d{2,3}(?:\.\d+)?)\s?/\s?(\d{2,3}(?:\.\d+)?)(?![\d/])(?:\s?mm\s?\[?hg\]?)", re.IGNORECASE
 )
 _IS_THE_PATIENTS_TOO = re.compile(
-    r"\b(?:patient|he|she|they)\s+(?:and|or|also|has|had|have|is|was|suffer\w*|developed|experienced)\b"
-    r"(?!\s+(?:an?\s+(?:\w+\s+){0,2})?(?:family|relative|mother|father|sister|brother|son|daughter|aunt|uncle|"
-    r"cousin|grand\w+|sibling|parent)\b)",
+    r"\bpatient, whose\b|\b(?:patient|he|she|they)\s+(?:(?:and|or|also|is|was|suffer\w*|developed|"
+    r"experienced|"
+    r"diagnosed)\b|(?:has|had|have)\b(?!\s+(?:an?\s+(?:\w+\s+){0,2})?(?:family|relative|mother|father|sister|"
+    r"brother|son|daughter|aunt|uncle|cousin|grand\w+|sibling|parent)\b))",
     re.IGNORECASE,
 )
 """`The patient and her mother have asthma`: what only a relative has is said of both."""
+_ALLERGIC = re.compile("allerg", re.IGNORECASE)
+_WHAT = {
+    Kind.IMMUNIZATION: re.compile(
+        r"vaccin|immuni|\b(?:shot|jab|dose|injection|administered|given|received|not done)\b", re.IGNORECASE
+    ),
+    Kind.GOAL: re.compile(r"\b(?:goal|target|aim)", re.IGNORECASE),
+}
+"""By which words a sentence says that it speaks of a vaccine, not its disease; of a goal, not a result."""
 _TELLS_HOW_OFTEN = frozenset(
     "time every each per day daily hour hourly week weekly night nightly once twice".split()
 )
-_AS_NEEDED = frozenset(("needed", "prn"))
+_AS_NEEDED = re.compile(r"\bas needed\b|\bp\.?r\.?n\b", re.IGNORECASE)
 _PUNCTUATION = frozenset("–—“”„«»‘’…·•°µ≤≥×")
 _SIGN_BEFORE_NUMBER = re.compile(r"(?<![\w)\]])[–—?!=^|&~]\s?(?=\d)")
 
@@ -220,37 +229,57 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
         yield Verdict.UNSUPPORTED, "relative_date"
     units = frozenset().union(*(source.units for source in sources))
     yield from misdated(text, units, sources)
-    yield from turned_reasons(text, sources)
     plain = _plainly(text, sources, units)
     if _odd_signs(plain, sources):
         yield Verdict.UNSUPPORTED, "sign_not_in_source"
-    sentence = take_apart(plain, units)
+    sentence = _without_numbers_of_names(take_apart(plain, units), plain, sources)
     yield from _pieces(sentence, sources)
     yield from _days(sentence, sources)
     yield from _words(sentence, sources, gender)
-    yield from _whose(plain, sources, units, gender)
-    yield from _status(sentence, sources)
+    yield from _whose(text, plain, sources, units, gender)
+    yield from _status(sentence, sources, plain)
     yield from quotations(text, sources)
     for source in sources:
         said = frozenset(sentence.words)
         if source.fact.span is None and not source.is_named_by(said):
             yield Verdict.UNSUPPORTED, f"does_not_name:{source.fact.kind}"
+        if not _says_what_it_is(text, source):
+            yield Verdict.UNSUPPORTED, f"does_not_name:{source.fact.kind}"
         if source.fact.person.role != "patient":
-            theirs = content(words_of(source.fact.person.text)) & said
-            if not theirs or _IS_THE_PATIENTS_TOO.search(text):
+            own = content(words_of(source.fact.person.text))
+            told = [word for word in sentence.words if word in RELATIVES | own]
+            one_said = len(told) <= max(1, len(own)) or len({s.fact.name for s in sources}) > 1
+            if not own & said or not one_said or _IS_THE_PATIENTS_TOO.search(text):
                 yield Verdict.CONTRADICTED, "another_person"
 
 
 def _whose(
-    plain: str, sources: Sequence[Source], units: frozenset[str], gender: str
+    text: str, plain: str, sources: Sequence[Source], units: frozenset[str], gender: str
 ) -> Iterator[tuple[Verdict, str]]:
     """Words stand where the record has them; what is quoted of a note is judged as a quotation."""
     if any(source.fact.span is not None for source in sources):
         return
     passed_over = _neutral(sources) | _pronouns(gender)
+    yield from turned_reasons(text, sources)
     yield from negations(plain, sources, passed_over - {"present"})
     yield from lent_words(plain, sources, units, passed_over)
     yield from out_of_order(plain, sources, units)
+
+
+def _says_what_it_is(text: str, source: Source) -> bool:
+    """Say whether a sentence tells a vaccine from its disease, a goal from a result, an allergy from less."""
+    kind = source.fact.kind
+    if kind is Kind.ALLERGY:
+        return bool(_ALLERGIC.search(source.line)) or not _ALLERGIC.search(text)
+    return kind not in _WHAT or _WHAT[kind].search(text) is not None
+
+
+def _without_numbers_of_names(sentence: Sentence, plain: str, sources: Sequence[Source]) -> Sentence:
+    """Return a sentence without the numbers of names (`type 2`); a drug's strength stands in its name."""
+    named = [source for source in sources if source.fact.kind is not Kind.MEDICATION]
+    spans = name_spans(plain, named) if named else []
+    kept = tuple(p for p in sentence.pieces if not any(a <= p.start and p.end <= b for a, b in spans))
+    return replace(sentence, pieces=kept)
 
 
 def _neutral(sources: Sequence[Source]) -> frozenset[str]:
@@ -344,7 +373,14 @@ def _days(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdi
     its own belongs to the nearest date on the other side.
     """
     observed = [source for source in sources if source.fact.kind in OBSERVED]
-    if len(observed) < 2 or not sentence.dates:
+    if len(observed) < 2:
+        return
+    if not sentence.dates:
+        if sentence.numbers and len({source.fact.name for source in observed}) == 1:
+            yield (
+                Verdict.UNSUPPORTED,
+                "value_of_another_day",
+            )  # two values of one thing, and no day for either
         return
     lead = isinstance(sentence.pieces[0].token, DateToken)
     for place, piece in enumerate(sentence.pieces):
@@ -377,7 +413,7 @@ def _words(sentence: Sentence, sources: Sequence[Source], gender: str) -> Iterat
             yield Verdict.NOT_CHECKED, "word_not_in_source"
 
 
-def _status(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
+def _status(sentence: Sentence, sources: Sequence[Source], plain: str) -> Iterator[tuple[Verdict, str]]:
     """No status and no negation of a cited fact is lost, and none is lent to another fact."""
     said = set(sentence.words)
     names = {source.fact.name for source in sources if source.fact.kind is Kind.PLAN}
@@ -392,25 +428,39 @@ def _status(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Ver
     for source in sources:
         fact = source.fact
         must = fact.status in MUST_SAY or (fact.kind is Kind.MEDICATION and fact.status is Status.COMPLETED)
-        named = content(words_of(f"{fact.status.value} {fact.recorded_status}"))
-        if must and not named & said:
+        named = content(words_of(f"{fact.status.value} {fact.recorded_status}")) - {"active"}
+        is_said = named & said and (fact.status is not Status.NOT_DONE or NEGATIONS & said)
+        current = any(other.fact.status is Status.ACTIVE for other in sources)
+        if fact.kind is Kind.MEDICATION and "active" in said and not current:
+            yield Verdict.CONTRADICTED, "status_not_in_source:active"
+        if must and not is_said:
             yield Verdict.CONTRADICTED, f"status_lost:{fact.status.value.replace(' ', '_')}"
         if fact.certainty and fact.certainty != "confirmed" and fold(fact.certainty) not in said:
             yield Verdict.CONTRADICTED, "certainty_lost"
-        if _loses_as_needed(source, sentence):
+        if _loses_as_needed(source, sentence, plain):
             yield Verdict.CONTRADICTED, "as_needed_lost"
+        if _tells_half_a_dosage(source, sentence):
+            yield Verdict.UNSUPPORTED, "dosage_not_whole"
         negated = NEGATIONS & source.own_words
         if negated and not NEGATIONS & said:
             yield Verdict.CONTRADICTED, "negation_lost"
 
 
-def _loses_as_needed(source: Source, sentence: Sentence) -> bool:
+def _tells_half_a_dosage(source: Source, sentence: Sentence) -> bool:
+    """Say whether a sentence tells how often a drug is taken without a number that the dosage holds."""
+    dosage = dict(source.fact.details).get("dosage", "")
+    if source.fact.kind is not Kind.MEDICATION or not dosage or not set(sentence.words) & _TELLS_HOW_OFTEN:
+        return False
+    return not set(take_apart(dosage, source.units).numbers) <= set(sentence.numbers)
+
+
+def _loses_as_needed(source: Source, sentence: Sentence, plain: str) -> bool:
     """Say whether a sentence tells how a drug is taken that is taken as needed, and not that it is."""
     if source.fact.kind is not Kind.MEDICATION or "needed" not in source.sentence.words:
         return False
     said = set(sentence.words)
     tells_how = bool(said & _TELLS_HOW_OFTEN) and source.fact.status is not Status.STOPPED
-    return tells_how and not said & _AS_NEEDED
+    return tells_how and not _AS_NEEDED.search(plain)
 
 
 def _pronouns(gender: str) -> frozenset[str]:

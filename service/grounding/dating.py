@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from service.grounding.source import Source
@@ -11,13 +12,17 @@ from service.record.dates import show_day
 from service.record.facts import Kind
 
 _BEGINS = frozenset(
-    "began begin begun onset since started start starting admitted admission from diagnosed developed appeared emerged "
-    "identified presented came hospitalized hospitalised occurred ordered prescribed authored first".split()
+    "began begin begun onset since started start starting admitted admission from diagnosed developed "
+    "appeared emerged identified presented came hospitalized hospitalised occurred ordered prescribed "
+    "authored first".split()
 )
 _ENDS = frozenset(
-    "resolved ended end until abated discharged discharge to finished cleared recovered stopped discontinued completed "
-    "inactive remission over longer held hold cancelled left".split()
+    "resolved ended end abated discharged discharge finished cleared recovered stopped discontinued "
+    "completed inactive remission over longer held hold cancelled".split()
 )
+_ENDED_SINCE = re.compile(rf"\b(?:{'|'.join(sorted(_ENDS))})\s+(?:since|from|began|started)\b", re.IGNORECASE)
+"""When something ended: `in remission since`, `on hold from`."""
+_UNTIL = frozenset(("to", "until", "through"))
 _RECORDED = frozenset("recorded record documented noted listed entered reported charted".split())
 _ENDING_KINDS = (Kind.MEDICATION, Kind.PROBLEM, Kind.ALLERGY)
 
@@ -39,18 +44,31 @@ def _role(text: str, pieces: Sequence[Piece], place: int) -> str:
     before, bracket, within = told.rpartition("(")
     if bracket and words_of(before)[-1:] and words_of(before)[-1] not in _ENDS:
         told = within  # `Resolved pneumonia (05-Jan-2019 to …)`: resolved is the pneumonia
-    role = ""
-    for word in words_of(told):
-        role = "begins" if word in _BEGINS else "ends" if word in _ENDS else role
-        role = "recorded" if word in _RECORDED and not role else role
-    return role
+    words = words_of(told)
+    role, last = "", ""
+    for word in words:
+        if word in _BEGINS and last != "discharged":
+            role = "begins"
+        elif word in _ENDS:
+            role = "ends"
+        elif word in _RECORDED:
+            role = "recorded"
+        last = last if last == "discharged" else word
+    ends = (words and words[-1] in _UNTIL) or _ENDED_SINCE.search(told)
+    return "ends" if ends else role
 
 
 def _is_misdated(token: DateToken, role: str, source: Source) -> bool:
     fact = source.fact
     if fact.when is None or fact.span is not None or not any(token.within(d) for d in source.sentence.dates):
         return False
+    own = source.sentence.pieces
+    roles = {_role(source.line, own, place) for place, piece in enumerate(own) if piece.token == token}
+    if role and role in roles:
+        return False
     start = take_apart(show_day(fact.when)).dates[0]
+    if fact.kind is Kind.PROCEDURE and role == "ends":
+        return False  # `completed on` the day of the procedure
     if fact.until is not None:
         end = take_apart(show_day(fact.until)).dates[0]
         if role == "ends":
@@ -58,8 +76,6 @@ def _is_misdated(token: DateToken, role: str, source: Source) -> bool:
         return role == "begins" and not token.within(start)
     if fact.kind not in _ENDING_KINDS or not token.within(start):
         return False
-    own = source.sentence.pieces
-    roles = {_role(source.line, own, place) for place, piece in enumerate(own) if piece.token == start}
     if fact.kind is Kind.ALLERGY and roles == {"recorded"}:
         return role != "recorded"
-    return role == "ends" and "ends" not in roles
+    return role == "ends"

@@ -1,7 +1,7 @@
 """The order of words: whose words they are, what a negation denies, which number stands with which name.
 
 That every word of a sentence stands somewhere in its sources does not yet make it true: `metformin daily and
-lisinopril twice` may lend each drug the other's frequency, and `effusion, no embolism` may turn a report round.
+lisinopril twice` may lend each drug the other's frequency, `effusion, no embolism` may turn a report round.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ _SCOPE_END = re.compile(
 _DENIED_BY_SOMEONE = frozenset("refused declined denied denies".split())
 _CUT = re.compile(r"[;:()“”]|[.,](?=\s|$)|\b(?:and|while|but|whereas|then)\b", re.IGNORECASE)
 _TURNING = frozenset(
-    "no not without due because after with history suspected possible family risk absence contact screening rule "
-    "exposure".split()
+    "no not without due because after with history suspected possible family risk absence contact screening "
+    "rule exposure".split()
 )
 """Words in a name that turn the others: `Chest pain without shortness of breath`."""
-_ORDERED = ("dosage", "dose", "reaction")
+_ORDERED = ("dosage", "reaction")
 _ITEM = re.compile(r"[,;/+]|\band\b")
+_DONE = frozenset("done performed completed undergone undergo".split())
 _LONGEST_SCOPE = 6
 
 
@@ -50,6 +51,7 @@ def negations(plain: str, sources: Sequence[Source], passed_over: frozenset[str]
     `plain` is the sentence in the record's words; `passed_over` are words that carry nothing.
     """
     denied = [scope for source in sources for scope in scopes(source.line, passed_over)]
+    denied += [source.name_words | _DONE for source in sources if source.fact.status is Status.NOT_DONE]
     told = scopes(plain, passed_over)
     if not all(any(scope <= own for own in denied) for scope in told):
         yield Verdict.CONTRADICTED, "negation_of_something_else"
@@ -80,9 +82,12 @@ def lent_words(
         return  # a fact that is not named has a finding of its own
     pieces = take_apart(plain, units).pieces
     named: list[str] = []
+    bare: list[str] = []
     for start, end in _clauses(plain, pieces, sources):
         here = [name for name, at in starts.items() if at is not None and start <= at < end]
-        named = here or named
+        named = [*bare, *here] or named
+        # `Hypertension and gout are active`: a bare name shares what is said of the next.
+        bare = named if here and not _says_more(plain, (start, end), pieces, sources, passed_over) else []
         of = [groups[name] for name in named] or list(groups.values())
         if not _is_borne(plain, (start, end), pieces, of, passed_over):
             yield Verdict.NOT_CHECKED, "whose_value_is_unclear"
@@ -99,33 +104,54 @@ def _named_apart(sources: Sequence[Source]) -> dict[str, list[Source]]:
 
 def _mention(plain: str, source: Source, sources: Sequence[Source]) -> int | None:
     """Return where a sentence names a fact: by its name, or by a word of its name that no other fact has."""
-    spans = _name_spans(plain, [source])
+    spans = name_spans(plain, [source])
     if spans:
         return spans[0][0]
     others = frozenset().union(*(other.words for other in sources if other.fact.name != source.fact.name))
     own = source.name_words - others or source.name_words
-    at = [
-        match.start()
-        for match in re.finditer(r"[^\W\d_][\w'/-]*", plain)
-        if own & set(words_of(match.group()))
+    said = [
+        (match.start(), set(words_of(match.group()))) for match in re.finditer(r"[^\W\d_][\w'/-]*", plain)
     ]
-    return min(at, default=None)
+    for word in words_of(source.fact.name):  # `osteoarthritis`, before `hip`
+        at = next((start for start, words in said if word in own and word in words), None)
+        if at is not None:
+            return at
+    return None
 
 
-def _name_spans(plain: str, sources: Sequence[Source]) -> list[tuple[int, int]]:
+def name_spans(plain: str, sources: Sequence[Source]) -> list[tuple[int, int]]:
+    """Return where a sentence says the recorded names of facts, as recorded."""
     names = {form for source in sources for form in recorded_forms(source.fact.name)}
     told = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     return [match.span() for match in re.finditer(rf"(?<!\w)(?:{told})(?!\w)", plain, re.IGNORECASE)]
 
 
 def _clauses(plain: str, pieces: Sequence[Piece], sources: Sequence[Source]) -> Iterator[tuple[int, int]]:
-    whole = [*_name_spans(plain, sources), *((piece.start, piece.end) for piece in pieces)]
+    whole = [*name_spans(plain, sources), *((piece.start, piece.end) for piece in pieces)]
     position = 0
     for match in _CUT.finditer(plain):
         if not any(start < match.end() and match.start() < end for start, end in whole):
             yield position, match.start()
             position = match.end()
     yield position, len(plain)
+
+
+def _says_more(
+    plain: str,
+    clause: tuple[int, int],
+    pieces: Sequence[Piece],
+    sources: Sequence[Source],
+    passed_over: frozenset[str],
+) -> bool:
+    """Say whether a clause says anything beside names."""
+    start, end = clause
+    naming = frozenset().union(*(source.name_words for source in sources))
+    words = content(words_of(plain[start:end])) - passed_over - naming
+    spans = name_spans(plain, sources)
+    told = [
+        p for p in pieces if start <= p.start < end and not any(a <= p.start and p.end <= b for a, b in spans)
+    ]
+    return bool(words or told)
 
 
 def _is_borne(
@@ -137,9 +163,7 @@ def _is_borne(
 ) -> bool:
     """Say whether all that stands in a clause is of each of these facts, or names one of them."""
     start, end = clause
-    names = [
-        (a, b) for a, b in _name_spans(plain, [s for group in groups for s in group]) if start <= a < end
-    ]
+    names = [(a, b) for a, b in name_spans(plain, [s for group in groups for s in group]) if start <= a < end]
     rest = list(plain[start:end])
     for a, b in [*names, *((p.start, p.end) for p in pieces if start <= p.start < end)]:
         rest[max(a, start) - start : min(b, end) - start] = " " * (min(b, end) - max(a, start))
@@ -172,16 +196,24 @@ def out_of_order(plain: str, sources: Sequence[Source], units: frozenset[str]) -
     for source in sources:
         if source.fact.kind is Kind.PATIENT or source.fact.span is not None:
             continue
-        fields = [source.fact.name] if _is_strict(source.fact.name) else []
-        fields += [text for label, text in source.fact.details if label in _ORDERED and _ITEM.search(text)]
+        if _is_strict(source.fact.name) and not _follows(said, _tokens(source.fact.name, source.units)):
+            yield Verdict.NOT_CHECKED, "words_in_another_order"
+            return
+        fields = [text for label, text in source.fact.details if label in _ORDERED and _ITEM.search(text)]
         fields += [source.fact.value] if source.fact.quantity is None and not source.is_pressure else []
         for field in fields:
-            if not _follows(said, _tokens(field, source.units)):
+            if not _follows(_tokens(_without_name(plain, source), units), _tokens(field, source.units)):
                 yield Verdict.NOT_CHECKED, "words_in_another_order"
                 return
         if _TURNING & set(words_of(source.fact.name)) and not _says_name_whole(plain, source):
             yield Verdict.UNSUPPORTED, f"does_not_name:{source.fact.kind}"
             return
+
+
+def _without_name(plain: str, source: Source) -> str:
+    for start, end in name_spans(plain, [source]):
+        plain = plain[:start] + " " * (end - start) + plain[end:]
+    return plain
 
 
 def _is_strict(name: str) -> bool:
@@ -232,17 +264,25 @@ def _follows(said: Sequence[str], recorded: Sequence[str]) -> bool:
 _REASON = re.compile(
     r"\b(?:because of|because|due to|owing to|on account of)\s+(?P<why>[^.;,()]*)", re.IGNORECASE
 )
+_TELLS_REASON = re.compile(
+    r"\b(?:reasons?|for|because|due|owing|account|indication|indicated)\b(?P<why>[^.;]*)", re.IGNORECASE
+)
 
 
 def turned_reasons(text: str, sources: Sequence[Source]) -> Iterator[Finding]:
-    """Yield a finding where what is called a reason is not one: `hypertension because of lisinopril`."""
+    """Yield a finding where what is called a reason is not one, or a reason is not called one."""
     names = {word for source in sources for word in words_of(source.fact.name)}
-    if names & {"due", "because"}:
-        return
-    for match in _REASON.finditer(text):
-        why = content(words_of(match["why"]))
-        reasons = [
-            content(words_of(told)) for s in sources for label, told in s.fact.details if "reason" in label
-        ]
-        if not any(why and why <= reason for reason in reasons):
+    reasons = [
+        (s, content(words_of(told))) for s in sources for label, told in s.fact.details if "reason" in label
+    ]
+    told = [content(words_of(match["why"])) for match in _REASON.finditer(text)]
+    if not names & {"due", "because"} and any(
+        not any(why and why <= reason for _, reason in reasons) for why in told
+    ):
+        yield Verdict.NOT_CHECKED, "cause_not_in_source"
+    said = content(words_of(text))
+    called = frozenset().union(*(content(words_of(match["why"])) for match in _TELLS_REASON.finditer(text)))
+    for source, reason in reasons:
+        calls_it_so = "reason" in words_of(source.line)
+        if calls_it_so and not (reason - names) & said <= called:
             yield Verdict.NOT_CHECKED, "cause_not_in_source"

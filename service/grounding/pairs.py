@@ -23,8 +23,8 @@ from service.record.dates import show_day
 from service.record.facts import Fact, Precision
 
 _GLUE = frozenset(
-    "from since between to and by after reaching until than as in of the value level result one that what it "
-    "was high great large much a an or over period time interval".split()
+    "from since between to and by after reaching until than as in of the value level result one that what "
+    "it was an a or interval".split()
 )
 _DAYS = (Precision.DAY, Precision.TIME)
 
@@ -318,7 +318,7 @@ def _rest(text: str, places: Sequence[Place], names: Sequence[tuple[int, int]]) 
 
 
 def _without_glue(text: str) -> str:
-    left = phrases.TIMES.sub(" ", phrases.MOVES.sub(" ", text))
+    left = phrases.MOVES.sub(" ", phrases.PIVOT.sub(" ", phrases.TIMES.sub(" ", text)))
     return re.sub(r"[\w'-]+", lambda match: " " if match.group().casefold() in _GLUE else match.group(), left)
 
 
