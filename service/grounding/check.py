@@ -15,7 +15,14 @@ from unicodedata import normalize
 from service.context.chosen import Context
 from service.grounding.dating import misdated
 from service.grounding.derive import Whole, computed
-from service.grounding.order import lent_words, name_spans, negations, out_of_order, turned_reasons
+from service.grounding.order import (
+    lent_words,
+    name_spans,
+    negations,
+    out_of_order,
+    says_refuted,
+    turned_reasons,
+)
 from service.grounding.pairs import computed_of_several
 from service.grounding.quotation import RELATIVES, narrowed, quotations, without_quotation
 from service.grounding.source import OBSERVED, Source, content
@@ -26,6 +33,7 @@ from service.grounding.words import (
     PLAIN_WORDS,
     RELATIVE_DATE,
     DateToken,
+    NumberToken,
     Piece,
     Sentence,
     fold,
@@ -77,6 +85,8 @@ _WHAT = {
     Kind.GOAL: re.compile(r"\b(?:goal|target|aim)", re.IGNORECASE),
 }
 """By which words a sentence says that it speaks of a vaccine, not its disease; of a goal, not a result."""
+_HAS_HAPPENED = frozenset(("given", "dispensed"))
+_PIECES = frozenset("tablet capsule pill puff patch suppository drop dose".split())
 _TELLS_HOW_OFTEN = frozenset(
     "time every each per day daily hour hourly week weekly night nightly once twice".split()
 )
@@ -429,7 +439,10 @@ def _status(sentence: Sentence, sources: Sequence[Source], plain: str) -> Iterat
         fact = source.fact
         must = fact.status in MUST_SAY or (fact.kind is Kind.MEDICATION and fact.status is Status.COMPLETED)
         named = content(words_of(f"{fact.status.value} {fact.recorded_status}")) - {"active"}
-        is_said = named & said and (fact.status is not Status.NOT_DONE or NEGATIONS & said)
+        named |= _HAS_HAPPENED & source.own_words
+        is_not_done = fact.status is Status.NOT_DONE
+        is_said = bool(named & said) and (not is_not_done or bool(NEGATIONS & said))
+        is_said = is_said or (is_not_done and "refused" in said & source.own_words)
         current = any(other.fact.status is Status.ACTIVE for other in sources)
         if fact.kind is Kind.MEDICATION and "active" in said and not current:
             yield Verdict.CONTRADICTED, "status_not_in_source:active"
@@ -441,7 +454,7 @@ def _status(sentence: Sentence, sources: Sequence[Source], plain: str) -> Iterat
             yield Verdict.CONTRADICTED, "as_needed_lost"
         if _tells_half_a_dosage(source, sentence):
             yield Verdict.UNSUPPORTED, "dosage_not_whole"
-        negated = NEGATIONS & source.own_words
+        negated = NEGATIONS & source.own_words and not says_refuted(fact, said)
         if negated and not NEGATIONS & said:
             yield Verdict.CONTRADICTED, "negation_lost"
 
@@ -451,7 +464,13 @@ def _tells_half_a_dosage(source: Source, sentence: Sentence) -> bool:
     dosage = dict(source.fact.details).get("dosage", "")
     if source.fact.kind is not Kind.MEDICATION or not dosage or not set(sentence.words) & _TELLS_HOW_OFTEN:
         return False
-    return not set(take_apart(dosage, source.units).numbers) <= set(sentence.numbers)
+    told = {number for number in take_apart(dosage, source.units).numbers if not _is_one_piece(number)}
+    return not told <= set(sentence.numbers)
+
+
+def _is_one_piece(number: NumberToken) -> bool:
+    """Say whether this is one tablet, one capsule: what `twice daily` leaves unsaid."""
+    return number.text == "1" and number.unit.rstrip("s") in _PIECES
 
 
 def _loses_as_needed(source: Source, sentence: Sentence, plain: str) -> bool:

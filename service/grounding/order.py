@@ -7,13 +7,13 @@ lisinopril twice` may lend each drug the other's frequency, `effusion, no emboli
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from service.grounding.source import Source, content
 from service.grounding.summary import Verdict
 from service.grounding.wording import recorded_forms
 from service.grounding.words import NEGATIONS, PLAIN_WORDS, DateToken, Piece, take_apart, words_of
-from service.record.facts import Kind, Status
+from service.record.facts import Fact, Kind, Status
 
 Finding = tuple[Verdict, str]
 
@@ -30,6 +30,7 @@ _TURNING = frozenset(
 _ORDERED = ("dosage", "reaction")
 _ITEM = re.compile(r"[,;/+]|\band\b")
 _DONE = frozenset("done performed completed undergone undergo".split())
+_AFFIRMED = frozenset("present active known confirmed".split())
 _LONGEST_SCOPE = 6
 
 
@@ -59,11 +60,18 @@ def negations(plain: str, sources: Sequence[Source], passed_over: frozenset[str]
     for source in sources:
         if said & _DENIED_BY_SOMEONE and source.fact.status is not Status.NOT_DONE:
             continue
+        if says_refuted(source.fact, said):
+            continue
         line = words_of(source.line)
         for scope in scopes(source.line, passed_over):
             heads = frozenset(word for word in scope if line.count(word) == 1 and word in said)
             if heads and not any(heads <= own for own in told):
                 yield Verdict.CONTRADICTED, "negation_lost"
+
+
+def says_refuted(fact: Fact, said: Collection[str]) -> bool:
+    """Say whether `refuted` itself denies what the record refutes, and nothing else calls it present."""
+    return fact.status is Status.REFUTED and "refuted" in said and not _AFFIRMED & set(said)
 
 
 def lent_words(
@@ -264,6 +272,9 @@ def _follows(said: Sequence[str], recorded: Sequence[str]) -> bool:
 _REASON = re.compile(
     r"\b(?:because of|because|due to|owing to|on account of)\s+(?P<why>[^.;,()]*)", re.IGNORECASE
 )
+_VISITED_WITH = re.compile(
+    r"\b(?:visit\w*|seen|admi\w+|presented|hospital\w*|inpatient|department|room)\b.*\bwith\b", re.I
+)
 _TELLS_REASON = re.compile(
     r"\b(?:reasons?|for|because|due|owing|account|indication|indicated)\b(?P<why>[^.;]*)", re.IGNORECASE
 )
@@ -283,6 +294,8 @@ def turned_reasons(text: str, sources: Sequence[Source]) -> Iterator[Finding]:
     said = content(words_of(text))
     called = frozenset().union(*(content(words_of(match["why"])) for match in _TELLS_REASON.finditer(text)))
     for source, reason in reasons:
+        if source.fact.kind is Kind.ENCOUNTER and _VISITED_WITH.search(text):
+            continue
         calls_it_so = "reason" in words_of(source.line)
         if calls_it_so and not (reason - names) & said <= called:
             yield Verdict.NOT_CHECKED, "cause_not_in_source"

@@ -25,6 +25,7 @@ _TIMES_TOLD = frozenset({"first", "latest"})
 """How a line dates its further sources: `recorded 3 times, latest …`; since then is not since that day."""
 _SETTINGS = {"inpatient": ("inpatient", "admission", "stay", "hospitalization"), "emergency": ("emergency",)}
 """What an encounter of these settings may be called, whatever its own name is."""
+_SAYS_NOTHING = frozenset("yes no true false positive negative present absent unknown other none".split())
 _VISITS = frozenset(
     "encounter visit seen attended presented admission inpatient emergency ambulatory".split()
 )
@@ -86,6 +87,9 @@ class Source:
         """Say whether these words name what the fact is about; an admission is named by being one."""
         if self.name_words <= said:
             return True
+        if self.fact.kind is Kind.SOCIAL:  # `Former smoker` says itself what it is
+            value = content(words_of(self.fact.value))
+            return bool(value - _SAYS_NOTHING) and value <= said
         if self.fact.kind is not Kind.ENCOUNTER:
             return False
         settings = content(words_of(self.fact.category))
