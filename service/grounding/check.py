@@ -13,9 +13,18 @@ from dataclasses import replace
 from unicodedata import normalize
 
 from service.context.chosen import Context
+from service.grounding.dating import misdated
 from service.grounding.derive import Whole, computed
+from service.grounding.order import (
+    lent_words,
+    name_spans,
+    negations,
+    out_of_order,
+    says_refuted,
+    turned_reasons,
+)
 from service.grounding.pairs import computed_of_several
-from service.grounding.quotation import narrowed, quotations, without_quotation
+from service.grounding.quotation import RELATIVES, narrowed, quotations, without_quotation
 from service.grounding.source import OBSERVED, Source, content
 from service.grounding.summary import Claim, DraftClaim, Origin, Verdict
 from service.grounding.wording import in_recorded_units, neutral_words, said_plainly
@@ -24,6 +33,7 @@ from service.grounding.words import (
     PLAIN_WORDS,
     RELATIVE_DATE,
     DateToken,
+    NumberToken,
     Piece,
     Sentence,
     fold,
@@ -60,18 +70,27 @@ _PRESSURE = re.compile(
     r"(?<![\d./])(\d{2,3}(?:\.\d+)?)\s?/\s?(\d{2,3}(?:\.\d+)?)(?![\d/])(?:\s?mm\s?\[?hg\]?)", re.IGNORECASE
 )
 _IS_THE_PATIENTS_TOO = re.compile(
-    r"\b(?:patient|he|she|they)\s+(?:and|or|also|has|had|have|is|was|suffer\w*|developed|experienced)\b"
-    r"(?!\s+(?:an?\s+(?:\w+\s+){0,2})?(?:family|relative|mother|father|sister|brother|son|daughter|aunt|uncle|"
-    r"cousin|grand\w+|sibling|parent)\b)",
+    r"\bpatient, whose\b|\b(?:patient|he|she|they)\s+(?:(?:and|or|also|is|was|suffer\w*|developed|"
+    r"experienced|"
+    r"diagnosed)\b|(?:has|had|have)\b(?!\s+(?:an?\s+(?:\w+\s+){0,2})?(?:family|relative|mother|father|sister|"
+    r"brother|son|daughter|aunt|uncle|cousin|grand\w+|sibling|parent)\b))",
     re.IGNORECASE,
 )
 """`The patient and her mother have asthma`: what only a relative has is said of both."""
-_START_WORDS = frozenset("began onset since started admitted admission from".split())
-_END_WORDS = frozenset("resolved ended until abated discharged to".split())
+_ALLERGIC = re.compile("allerg", re.IGNORECASE)
+_WHAT = {
+    Kind.IMMUNIZATION: re.compile(
+        r"vaccin|immuni|\b(?:shot|jab|dose|injection|administered|given|received|not done)\b", re.IGNORECASE
+    ),
+    Kind.GOAL: re.compile(r"\b(?:goal|target|aim)", re.IGNORECASE),
+}
+"""By which words a sentence says that it speaks of a vaccine, not its disease; of a goal, not a result."""
+_HAS_HAPPENED = frozenset(("given", "dispensed"))
+_PIECES = frozenset("tablet capsule pill puff patch suppository drop dose".split())
 _TELLS_HOW_OFTEN = frozenset(
     "time every each per day daily hour hourly week weekly night nightly once twice".split()
 )
-_AS_NEEDED = frozenset(("needed", "prn"))
+_AS_NEEDED = re.compile(r"\bas needed\b|\bp\.?r\.?n\b", re.IGNORECASE)
 _PUNCTUATION = frozenset("–—“”„«»‘’…·•°µ≤≥×")
 _SIGN_BEFORE_NUMBER = re.compile(r"(?<![\w)\]])[–—?!=^|&~]\s?(?=\d)")
 
@@ -219,24 +238,63 @@ def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tu
     if RELATIVE_DATE.search(text):
         yield Verdict.UNSUPPORTED, "relative_date"
     units = frozenset().union(*(source.units for source in sources))
-    yield from _ends(take_apart(text, units), sources)
+    yield from misdated(text, units, sources)
     plain = _plainly(text, sources, units)
     if _odd_signs(plain, sources):
         yield Verdict.UNSUPPORTED, "sign_not_in_source"
-    sentence = take_apart(plain, units)
+    sentence = _without_numbers_of_names(take_apart(plain, units), plain, sources)
     yield from _pieces(sentence, sources)
     yield from _days(sentence, sources)
     yield from _words(sentence, sources, gender)
-    yield from _status(sentence, sources)
+    yield from _whose(text, plain, sources, units, gender)
+    yield from _status(sentence, sources, plain)
     yield from quotations(text, sources)
     for source in sources:
         said = frozenset(sentence.words)
         if source.fact.span is None and not source.is_named_by(said):
             yield Verdict.UNSUPPORTED, f"does_not_name:{source.fact.kind}"
+        if not _says_what_it_is(text, source):
+            yield Verdict.UNSUPPORTED, f"does_not_name:{source.fact.kind}"
         if source.fact.person.role != "patient":
-            theirs = content(words_of(source.fact.person.text)) & said
-            if not theirs or _IS_THE_PATIENTS_TOO.search(text):
+            own = content(words_of(source.fact.person.text))
+            told = [word for word in sentence.words if word in RELATIVES | own]
+            one_said = len(told) <= max(1, len(own)) or len({s.fact.name for s in sources}) > 1
+            if not own & said or not one_said or _IS_THE_PATIENTS_TOO.search(text):
                 yield Verdict.CONTRADICTED, "another_person"
+
+
+def _whose(
+    text: str, plain: str, sources: Sequence[Source], units: frozenset[str], gender: str
+) -> Iterator[tuple[Verdict, str]]:
+    """Words stand where the record has them; what is quoted of a note is judged as a quotation."""
+    if any(source.fact.span is not None for source in sources):
+        return
+    passed_over = _neutral(sources) | _pronouns(gender)
+    yield from turned_reasons(text, sources)
+    yield from negations(plain, sources, passed_over - {"present"})
+    yield from lent_words(plain, sources, units, passed_over)
+    yield from out_of_order(plain, sources, units)
+
+
+def _says_what_it_is(text: str, source: Source) -> bool:
+    """Say whether a sentence tells a vaccine from its disease, a goal from a result, an allergy from less."""
+    kind = source.fact.kind
+    if kind is Kind.ALLERGY:
+        return bool(_ALLERGIC.search(source.line)) or not _ALLERGIC.search(text)
+    return kind not in _WHAT or _WHAT[kind].search(text) is not None
+
+
+def _without_numbers_of_names(sentence: Sentence, plain: str, sources: Sequence[Source]) -> Sentence:
+    """Return a sentence without the numbers of names (`type 2`); a drug's strength stands in its name."""
+    named = [source for source in sources if source.fact.kind is not Kind.MEDICATION]
+    spans = name_spans(plain, named) if named else []
+    kept = tuple(p for p in sentence.pieces if not any(a <= p.start and p.end <= b for a, b in spans))
+    return replace(sentence, pieces=kept)
+
+
+def _neutral(sources: Sequence[Source]) -> frozenset[str]:
+    told = [source.fact.kind for source in sources if source.fact.kind is not Kind.PATIENT]
+    return neutral_words(frozenset(told), len(told) == 1)
 
 
 def _in_own_units(text: str, sources: Sequence[Source]) -> str:
@@ -282,20 +340,6 @@ def _parts_of(match: re.Match[str]) -> str:
     return f"systolic {match[1]} mm[Hg], diastolic {match[2]} mm[Hg]"
 
 
-def _ends(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
-    """A day that is told as a beginning or an end is the beginning or the end of what is cited."""
-    for fact in (source.fact for source in sources):
-        if fact.when is None or fact.until is None:
-            continue
-        start, end = (take_apart(show_day(when)).dates[0] for when in (fact.when, fact.until))
-        for piece in sentence.pieces:
-            begins, ends = bool(piece.window & _START_WORDS), bool(piece.window & _END_WORDS)
-            if begins == ends or not isinstance(piece.token, DateToken):
-                continue
-            if not piece.token.within(start if begins else end):
-                yield Verdict.UNSUPPORTED, "date_of_something_else"
-
-
 def _pieces(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
     """Every number and date stands in a cited fact, beside the words it stands beside here."""
     before: set[str] = set()
@@ -339,7 +383,14 @@ def _days(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdi
     its own belongs to the nearest date on the other side.
     """
     observed = [source for source in sources if source.fact.kind in OBSERVED]
-    if len(observed) < 2 or not sentence.dates:
+    if len(observed) < 2:
+        return
+    if not sentence.dates:
+        if sentence.numbers and len({source.fact.name for source in observed}) == 1:
+            yield (
+                Verdict.UNSUPPORTED,
+                "value_of_another_day",
+            )  # two values of one thing, and no day for either
         return
     lead = isinstance(sentence.pieces[0].token, DateToken)
     for place, piece in enumerate(sentence.pieces):
@@ -359,10 +410,8 @@ def _day_beside(pieces: Sequence[Piece], place: int, lead: bool) -> DateToken:
 
 def _words(sentence: Sentence, sources: Sequence[Source], gender: str) -> Iterator[tuple[Verdict, str]]:
     """Every content word stands in a cited fact; negations and status words weigh more than others."""
-    kinds = frozenset(source.fact.kind for source in sources) - {Kind.PATIENT}
-    known = frozenset().union(*(source.words | source.units for source in sources)) | _pronouns(gender)
-    alone = sum(source.fact.kind is not Kind.PATIENT for source in sources) == 1
-    known |= neutral_words(kinds, alone)
+    known = frozenset().union(*(source.words | source.units for source in sources))
+    known |= _neutral(sources) | _pronouns(gender)
     for word in dict.fromkeys(sentence.words):
         if word in known or word in PLAIN_WORDS:
             continue
@@ -374,7 +423,7 @@ def _words(sentence: Sentence, sources: Sequence[Source], gender: str) -> Iterat
             yield Verdict.NOT_CHECKED, "word_not_in_source"
 
 
-def _status(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Verdict, str]]:
+def _status(sentence: Sentence, sources: Sequence[Source], plain: str) -> Iterator[tuple[Verdict, str]]:
     """No status and no negation of a cited fact is lost, and none is lent to another fact."""
     said = set(sentence.words)
     names = {source.fact.name for source in sources if source.fact.kind is Kind.PLAN}
@@ -389,25 +438,48 @@ def _status(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Ver
     for source in sources:
         fact = source.fact
         must = fact.status in MUST_SAY or (fact.kind is Kind.MEDICATION and fact.status is Status.COMPLETED)
-        named = content(words_of(f"{fact.status.value} {fact.recorded_status}"))
-        if must and not named & said:
+        named = content(words_of(f"{fact.status.value} {fact.recorded_status}")) - {"active"}
+        named |= _HAS_HAPPENED & source.own_words
+        is_not_done = fact.status is Status.NOT_DONE
+        is_said = bool(named & said) and (not is_not_done or bool(NEGATIONS & said))
+        is_said = is_said or (is_not_done and "refused" in said & source.own_words)
+        current = any(other.fact.status is Status.ACTIVE for other in sources)
+        if fact.kind is Kind.MEDICATION and "active" in said and not current:
+            yield Verdict.CONTRADICTED, "status_not_in_source:active"
+        if must and not is_said:
             yield Verdict.CONTRADICTED, f"status_lost:{fact.status.value.replace(' ', '_')}"
         if fact.certainty and fact.certainty != "confirmed" and fold(fact.certainty) not in said:
             yield Verdict.CONTRADICTED, "certainty_lost"
-        if _loses_as_needed(source, sentence):
+        if _loses_as_needed(source, sentence, plain):
             yield Verdict.CONTRADICTED, "as_needed_lost"
-        negated = NEGATIONS & source.own_words
+        if _tells_half_a_dosage(source, sentence):
+            yield Verdict.UNSUPPORTED, "dosage_not_whole"
+        negated = NEGATIONS & source.own_words and not says_refuted(fact, said)
         if negated and not NEGATIONS & said:
             yield Verdict.CONTRADICTED, "negation_lost"
 
 
-def _loses_as_needed(source: Source, sentence: Sentence) -> bool:
+def _tells_half_a_dosage(source: Source, sentence: Sentence) -> bool:
+    """Say whether a sentence tells how often a drug is taken without a number that the dosage holds."""
+    dosage = dict(source.fact.details).get("dosage", "")
+    if source.fact.kind is not Kind.MEDICATION or not dosage or not set(sentence.words) & _TELLS_HOW_OFTEN:
+        return False
+    told = {number for number in take_apart(dosage, source.units).numbers if not _is_one_piece(number)}
+    return not told <= set(sentence.numbers)
+
+
+def _is_one_piece(number: NumberToken) -> bool:
+    """Say whether this is one tablet, one capsule: what `twice daily` leaves unsaid."""
+    return number.text == "1" and number.unit.rstrip("s") in _PIECES
+
+
+def _loses_as_needed(source: Source, sentence: Sentence, plain: str) -> bool:
     """Say whether a sentence tells how a drug is taken that is taken as needed, and not that it is."""
     if source.fact.kind is not Kind.MEDICATION or "needed" not in source.sentence.words:
         return False
     said = set(sentence.words)
     tells_how = bool(said & _TELLS_HOW_OFTEN) and source.fact.status is not Status.STOPPED
-    return tells_how and not said & _AS_NEEDED
+    return tells_how and not _AS_NEEDED.search(plain)
 
 
 def _pronouns(gender: str) -> frozenset[str]:

@@ -106,18 +106,23 @@ def computed(text: str, facts: Sequence[Fact], whole: Whole) -> tuple[str, list[
                 findings.append(finding)
             if rule.stays:
                 break
+            if phrases.DENIED.search(text[: match.start()]):
+                findings.append(
+                    (Verdict.NOT_CHECKED, "negation_not_in_source")
+                )  # `not only`, `never the last`
             speaks_of_all = True
             kept = match.groupdict().get("kept") or ""
             text = f"{text[: match.start()]} {kept} {text[match.end() :]} {_over(rule, fact, text)}"
-    if (
-        fact.kind in _OBSERVED
-        and not speaks_of_all
-        and phrases.IS.search(text)
-        and not take_apart(text).dates
-    ):
+    if fact.kind in _OBSERVED and not speaks_of_all and _tells_the_present(text):
         overtaken = _unknown(fact, whole) or next(_beyond(fact, whole, newer=True), None)
         findings += [overtaken] if overtaken else []  # a value that is, without a day, is the latest
     return text, findings
+
+
+def _tells_the_present(text: str) -> bool:
+    """Say whether a value is told as the present one: by `is` or `has`, or with neither day nor past."""
+    told = f" {text} "
+    return bool(phrases.IS.search(told)) or not (take_apart(text).dates or phrases.PAST.search(told))
 
 
 def _first(rule: _Rule, text: str, fact: Fact) -> re.Match[str] | None:
@@ -191,6 +196,8 @@ def _is_current(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | Non
 
 def _is_aged(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | None:
     born, when = whole.record.identity.birth_date, fact.when
+    if phrases.ENDED.search(match.string[: match.start()]):  # the age at the end is another
+        return Verdict.NOT_CHECKED, "age_not_computable"
     if when is None or when.precision not in _TO_THE_DAY or len(born) != len("1951-05-04"):
         return Verdict.NOT_CHECKED, "age_not_computable"
     is_so = age_on(born, when.day) == _number(match)
@@ -199,6 +206,9 @@ def _is_aged(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | None:
 
 def _has_lasted(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | None:
     days = days_between(fact.when, fact.until)
+    tells_sequence = re.search(r"\b(?:later|after)\b", match.group(), re.IGNORECASE)
+    if tells_sequence and not phrases.ENDED.search(match.string[: match.start()]):
+        return Verdict.NOT_CHECKED, "duration_not_computable"  # `21 days later` than what?
     if days is None:
         return Verdict.NOT_CHECKED, "duration_not_computable"
     unit = 7 if match["unit"].casefold().startswith("week") else 1
@@ -266,5 +276,5 @@ _RULES = (
 def _over(rule: _Rule, fact: Fact, text: str) -> str:
     """Return the status that a sentence implies: what lasted is over, and so is what was at an age."""
     is_over = fact.kind is Kind.PROBLEM and fact.status in (Status.RESOLVED, Status.INACTIVE)
-    told = rule.check is _has_lasted or (rule.check is _is_aged and not phrases.PRESENT.search(text))
+    told = rule.check in (_has_lasted, _is_aged) and not phrases.PRESENT.search(text)
     return fact.status.value if is_over and told else ""

@@ -22,9 +22,10 @@ from service.grounding.words import DateToken, NumberToken, Piece, take_apart
 from service.record.dates import show_day
 from service.record.facts import Fact, Precision
 
+_FROM_BEFORE = re.compile(r"\b(?:up|down|increased|decreased) from\b", re.IGNORECASE)
 _GLUE = frozenset(
-    "from since between to and by after reaching until than as in of the value level result one that what it "
-    "was high great large much a an or over period time interval".split()
+    "from since between to and by after reaching until than as in of the value level result one that what "
+    "it was an a or interval".split()
 )
 _DAYS = (Precision.DAY, Precision.TIME)
 
@@ -291,7 +292,8 @@ def _in_order(text: str, places: Sequence[Place]) -> tuple[set[int], set[int]] |
         elif previous is None:
             if phrases.MOVES.search(place.before):
                 return None
-            role = starts  # `was 6.1 on … and rose to …`
+            # `was 8.2 on …, up from 6.1`, else `was 6.1 on … and rose to …`
+            role = ends if _FROM_BEFORE.search(text, place.piece.end) else starts
         elif isinstance(previous.piece.token, type(place.piece.token)):
             return None  # two values, or two days, and nothing that tells them apart
         assert role is not None
@@ -318,7 +320,7 @@ def _rest(text: str, places: Sequence[Place], names: Sequence[tuple[int, int]]) 
 
 
 def _without_glue(text: str) -> str:
-    left = phrases.TIMES.sub(" ", phrases.MOVES.sub(" ", text))
+    left = phrases.MOVES.sub(" ", phrases.PIVOT.sub(" ", phrases.TIMES.sub(" ", text)))
     return re.sub(r"[\w'-]+", lambda match: " " if match.group().casefold() in _GLUE else match.group(), left)
 
 

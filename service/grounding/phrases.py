@@ -52,7 +52,7 @@ _ONE = (
 )
 OTHER_THAN = told(
     r"no (?:other |further |additional |second )?(?P<kept>.{0,120}?) ?"
-    r"\b(?:other than|besides|except(?: for)?|apart from|aside from|beyond|but)"
+    r"\b(?:other than|besides|except(?: for)?|apart from|aside from|beyond)"
 )
 ONLY = told(
     "there (?:is|are) no other",
@@ -79,7 +79,7 @@ AGED = told(
     "(?:[- ]?(?:years?|yrs?)[- ](?:old|of age)|[- ]?(?:y/o|yo))",
     rf"was {_count('c')}(?=,? (?:when|at the time|at onset|at diagnosis)\b)",
     rf"at {_count('d')} years",
-    rf"when (?:\w+ )?\w+ was {_count('e')}",
+    rf"when (?:she|he|they|the patient) was {_count('e')}",
 )
 LASTED = told(
     r"(?:(?:last(?:ed|ing)|for|duration(?: of| was|:)?|stay(?:ed)?(?: of)?|length(?: of stay)?"
@@ -136,4 +136,10 @@ PRESENT = told(
     "active", "lives", "suffers",
 )  # fmt: skip
 """Words of the present: what was, at an age, without one of them, is told as past."""
-IS = told("is", "are")
+IS = told("is", "are", "has", "reads", "has been", "have", "stands")
+"""Words that tell a value as the present one."""
+ENDED = re.compile(r"\b(?:resolved|discharged|ended|abated|cleared|finished|recovered|over)\b", re.IGNORECASE)
+PAST = told(
+    "was", "were", "had", "came", "measured", "showed", "reached", "returned", "recorded", "noted", "found"
+)
+DENIED = re.compile(r"\b(?:not|never|no)\s*$", re.IGNORECASE)

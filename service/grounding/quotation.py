@@ -36,7 +36,13 @@ _SYSTEMS = frozenset(
     "respiratory skin spine system systems throat urinary vascular vitals".split()
 )
 """Headings that only say of which part of the body the words below speak."""
-_RELATIVES = frozenset(
+_OTHERS = frozenset(
+    "husband wife partner spouse roommate caregiver caretaker friend neighbor neighbour".split()
+)
+_NOT_SO = re.compile(
+    r"\b(?:not true|untrue|incorrect|erroneous|mistaken\w*|another patient|wrong patient|if)\b", re.IGNORECASE
+)
+RELATIVES = frozenset(
     "mother father sister brother son daughter aunt uncle cousin grandmother grandfather parent sibling "
     "maternal paternal".split()
 )
@@ -104,7 +110,9 @@ def _runs(value: str) -> tuple[str, ...]:
     binds = key is not None and _says_more_than_where(key[1])  # `Mother: diabetes. Asthma.`: both are hers
     found = {value, bare}
     for first in range(len(sentences)):
-        if binds and first and not _stands_alone(sentences[first], key[1] if key else ""):
+        if first and binds and not _stands_alone(sentences[first], key[1] if key else ""):
+            continue
+        if first and _may_be_of_another(sentences[:first]):
             continue
         for last in range(first, len(sentences)):
             found.add(" ".join(sentences[first : last + 1]))
@@ -119,11 +127,17 @@ def _says_more_than_where(heading: str) -> bool:
     return bool(sense_of(heading)) and not content(words_of(heading)) <= _SYSTEMS
 
 
+def _may_be_of_another(before: Sequence[str]) -> bool:
+    """Say whether the sentences before may turn the next: `Husband was interviewed. She smokes.`"""
+    told = " ".join(before)
+    return bool(set(words_of(told)) & (RELATIVES | _OTHERS)) or _NOT_SO.search(told) is not None
+
+
 def _stands_alone(sentence: str, heading: str) -> bool:
     """Say whether a sentence says all that it says without its heading: it has a verb and a person."""
     words = set(words_of(heading))
-    if sense_of(heading) == "family" or words & _RELATIVES:
-        return bool(set(words_of(sentence)) & (_RELATIVES | {"family"}))
+    if sense_of(heading) == "family" or words & RELATIVES:
+        return bool(set(words_of(sentence)) & (RELATIVES | {"family"}))
     return not words & _BINDING and _FINITE.search(sentence) is not None
 
 

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 _DETAILS = {
     "a_newer_status_is_recorded": "A newer entry says that it is not so any more.",
+    "cause_not_in_source": "It gives a cause that no cited entry gives.",
+    "negation_of_something_else": "It denies something else than the cited entry does.",
+    "words_in_another_order": "It puts the words or numbers of the cited entry in another order.",
+    "dosage_not_whole": "It tells how a drug is taken without all of its recorded dosage.",
     "change_is_another": "The cited values changed otherwise.",
     "count_is_another": "The record holds another number of these, or not all of them are cited.",
     "as_needed_lost": "The entry says as needed, and the sentence does not.",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from service.grounding.wording import lexicon, plain_name
+from service.grounding.wording import lexicon, plain_name, without_asides
 from service.grounding.words import (
     PLAIN_WORDS,
     DateToken,
@@ -26,9 +25,12 @@ _TIMES_TOLD = frozenset({"first", "latest"})
 """How a line dates its further sources: `recorded 3 times, latest …`; since then is not since that day."""
 _SETTINGS = {"inpatient": ("inpatient", "admission", "stay", "hospitalization"), "emergency": ("emergency",)}
 """What an encounter of these settings may be called, whatever its own name is."""
+_SAYS_NOTHING = frozenset("yes no true false positive negative present absent unknown other none".split())
+_VISITS = frozenset(
+    "encounter visit seen attended presented admission inpatient emergency ambulatory".split()
+)
 _SUFFIXES = frozenset({"device"})
 """SNOMED CT's displays end so: `Implantable defibrillator, device`."""
-_ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,11 @@ class Source:
     @cached_property
     def sentence(self) -> Sentence:
         """The fact's line taken apart."""
-        return take_apart(self.line, self.units)
+        told = take_apart(self.line, self.units)
+        if self.fact.kind is Kind.MEDICATION or not self.line.startswith(self.fact.name):
+            return told
+        # A number in a name is no value: `Pain severity 0-10`, `type 2`; a drug's strength is one.
+        return replace(told, pieces=tuple(p for p in told.pieces if p.start >= len(self.fact.name)))
 
     @cached_property
     def line(self) -> str:
@@ -67,7 +73,7 @@ class Source:
     @cached_property
     def name_words(self) -> frozenset[str]:
         """The content words of the name that a sentence must hold: no brackets, specimens, dose forms."""
-        told = content(take_apart(_ASIDE.sub(" ", self.fact.name), self.units).words)
+        told = content(take_apart(without_asides(self.fact.name), self.units).words)
         if self.fact.kind is Kind.MEDICATION:
             salts = lexicon().salts - set(
                 words_of(self.fact.name)[:1]
@@ -81,12 +87,15 @@ class Source:
         """Say whether these words name what the fact is about; an admission is named by being one."""
         if self.name_words <= said:
             return True
+        if self.fact.kind is Kind.SOCIAL:  # `Former smoker` says itself what it is
+            value = content(words_of(self.fact.value))
+            return bool(value - _SAYS_NOTHING) and value <= said
         if self.fact.kind is not Kind.ENCOUNTER:
             return False
         settings = content(words_of(self.fact.category))
         called = {name for setting in settings for name in _SETTINGS.get(setting, ())}
         reason = content(words_of(dict(self.fact.details).get("reason", "")))
-        return bool(called & said) or (bool(reason) and reason <= said)
+        return bool(called & said) or (bool(reason) and reason <= said and bool(_VISITS & said))
 
     @cached_property
     def beside(self) -> Source:

@@ -16,7 +16,12 @@ from typing import Any, NamedTuple
 from service.grounding.words import words_of
 from service.record.facts import Kind
 
-_ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
+_ASIDE = re.compile(
+    r"\[[^\]]*\]|\((?:[A-Z][A-Z\d-]{1,7}|adult|hemogram|disorder|finding|situation|procedure|regime/therapy|"
+    r"physical object|record artifact|event|substance|product|morphologic abnormality|body structure|"
+    r"organism)\)"
+)
+"""What of a name may go unsaid: LOINC's properties, abbreviations, semantic tags; not `(ruled out)`."""
 _SEMANTIC_TAG = re.compile(
     r"\s\((?:disorder|finding|situation|procedure|regime/therapy|physical object|record artifact|event|"
     r"substance|product|morphologic abnormality|body structure)\)"
@@ -106,9 +111,14 @@ def plain_name(name: str) -> str:
     return " ".join(lexicon().tails.sub(" ", _ASIDE.sub(" ", name)).casefold().split()).rstrip(" -")
 
 
+def without_asides(name: str) -> str:
+    """Return a recorded name without what of it may go unsaid."""
+    return " ".join(_ASIDE.sub(" ", name).split())
+
+
 def recorded_forms(name: str) -> frozenset[str]:
     """Return a recorded name as it may be written: whole, without brackets, and without specimen."""
-    return frozenset((name, " ".join(_ASIDE.sub(" ", name).split()), plain_name(name))) - {""}
+    return frozenset((name, without_asides(name), plain_name(name))) - {""}
 
 
 def in_recorded_units(text: str, units: Iterable[str]) -> str:

@@ -43,7 +43,7 @@ NEGATIONS = frozenset("no not never none without denies denied negative refused 
 
 RELATIVE_DATE = re.compile(
     r"\b(today|yesterday|tomorrow|tonight|ago|(?<!most )recently|day\s+\d+|"
-    r"(?:last|this|next|past|previous)\s+"
+    r"(?:last|this|next|past|previous)\s+(?:(?:\d+|few|couple of|several|two|three|four|five|six)\s+)?"
     r"(?:day|night|week|month|year|monday|tuesday|wednesday|thursday|friday|saturday|sunday)s?)\b",
     re.IGNORECASE,
 )

@@ -11,6 +11,8 @@ from service.record.reading import Reading, clause, kept, line, tell
 from service.record.statuses import CLINICAL, Standing, read_status, standing_of
 from service.record.values import read_value
 
+_ENDED = frozenset({Status.RESOLVED, Status.INACTIVE})
+"""`Remission, since` would tell since when it is in remission; what is recorded is its onset."""
 _DATED = ("DateTime", "Period")
 
 
@@ -82,7 +84,9 @@ def _edge(resource: Element, reading: Reading, prefix: str) -> tuple[When | None
 
 def _course(status: Status, start: When | None, end: When | None) -> str:
     if status in (Status.ACTIVE, Status.UNKNOWN, Status.INACTIVE, Status.REFUTED) and not end:
-        return labelled("since" if status is not Status.REFUTED else "dated", start)
+        return labelled(
+            "dated" if status is Status.REFUTED else "onset" if status in _ENDED else "since", start
+        )
     return span(start, end)
 
 

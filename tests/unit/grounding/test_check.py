@@ -248,7 +248,7 @@ def test_a_relatives_illness_is_not_the_patients() -> None:
         "She has breast cancer; her mother has it.",
         "The patient has breast cancer from her mother.",
     ):
-        assert verdict_of(said, [mothers])[1] == ("another_person",), said
+        assert "another_person" in verdict_of(said, [mothers])[1], said
 
 
 def test_a_suspected_diagnosis_is_not_said_to_be_certain() -> None:

@@ -149,7 +149,8 @@ def test_a_value_that_is_without_a_day_is_the_latest(text: str) -> None:
     others = [one for one in (LOW, HIGH, LAST) if one is not cited]
     assert judged(text, cited, *others) == (Verdict.SUPERSEDED, {"a_newer_one_is_recorded"})
     assert judged("Sodium is 140 mmol/L.", LAST, LOW, HIGH)[0] is Verdict.SUPPORTED
-    assert judged("Sodium is 151 mmol/L on 06-Mar-2021.", HIGH, LAST)[0] is Verdict.SUPPORTED
+    assert judged("Sodium is 151 mmol/L on 06-Mar-2021.", HIGH, LAST)[0] is Verdict.SUPERSEDED
+    assert judged("Sodium was 151 mmol/L on 06-Mar-2021.", HIGH, LAST)[0] is Verdict.SUPPORTED
 
 
 def test_what_a_newer_entry_ended_is_not_current() -> None:

@@ -106,7 +106,16 @@ def test_names_lose_brackets_and_specimen_but_not_what_tells_them_apart() -> Non
 def test_every_wording_is_read_as_a_status_a_setting_a_reason_or_nothing() -> None:
     words = {wording.read.strip() for wording in lexicon().wordings}
     statuses = {"active", "resolved", "order", "stopped", "not done", "completed", "planned"}
-    assert words == statuses | {"inpatient", "emergency", "finished", "reason", ""}
+    states = {"refuted", "on hold", "given", "refused", "finished"}
+    assert words == statuses | states | {
+        "inpatient",
+        "emergency",
+        "reason",
+        "oral",
+        "subcutaneous",
+        "intravenous",
+        "",
+    }
 
 
 def test_no_wording_of_a_status_is_read_as_another_for_the_same_kind() -> None:

@@ -33,7 +33,7 @@ def code(value: str) -> dict[str, Any]:
         ),
         (
             {"clinicalStatus": code("remission"), "onsetDateTime": "2012"},
-            "remission, since 2012",
+            "remission, onset 2012",
             Status.INACTIVE,
         ),
         (
