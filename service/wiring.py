@@ -33,6 +33,7 @@ from service.filing.desk import Desk, Manner
 from service.ports import KEPT_AREAS, StoredRun
 from service.record.assemble import Policy
 from service.settings import FhirAuth, Settings
+from service.signing import KEY_FILE, Signer
 from service.staleness import Lookout, Staleness
 from service.store.cipher import Cipher
 from service.store.database import open_cipher
@@ -224,7 +225,12 @@ async def manner_of(settings: Settings, client: FhirClient) -> Manner:
         offer = await read_offer(client)
         name = choose_profile(offer.software, offer.guides, offer.creates)
     profile = profile_named(name, risk_signed_by=settings.write_risk_signed_by)
-    return Manner(software_version(), profile, settings.file_when)
+    return Manner(software_version(), profile, settings.file_when, signer(settings).sign)
+
+
+def signer(settings: Settings) -> Signer:
+    """Return the key that signs this site's documents, made on first use. Raises StoreError."""
+    return Signer.from_file(settings.home / KEY_FILE)
 
 
 @asynccontextmanager
@@ -265,4 +271,5 @@ def build_app(settings: Settings) -> FastAPI:
         allowed_hosts=settings.allowed_hosts,
         version=software_version(),
         ask=ask,
+        jwks=signer(settings).jwks(),
     )
