@@ -85,7 +85,11 @@ _WHAT = {
     Kind.GOAL: re.compile(r"\b(?:goal|target|aim)", re.IGNORECASE),
 }
 """By which words a sentence says that it speaks of a vaccine, not its disease; of a goal, not a result."""
-_HAS_HAPPENED = frozenset(("given", "dispensed"))
+_OWN_STATUS_WORDS = {
+    Kind.MEDICATION: frozenset(("given", "dispensed")),
+    Kind.ORDER: frozenset(("plan", "due")),
+}
+"""Words of a line that say its status as well as the status's name does."""
 _PIECES = frozenset("tablet capsule pill puff patch suppository drop dose".split())
 _TELLS_HOW_OFTEN = frozenset(
     "time every each per day daily hour hourly week weekly night nightly once twice".split()
@@ -439,7 +443,7 @@ def _status(sentence: Sentence, sources: Sequence[Source], plain: str) -> Iterat
         fact = source.fact
         must = fact.status in MUST_SAY or (fact.kind is Kind.MEDICATION and fact.status is Status.COMPLETED)
         named = content(words_of(f"{fact.status.value} {fact.recorded_status}")) - {"active"}
-        named |= _HAS_HAPPENED & source.own_words
+        named |= _OWN_STATUS_WORDS.get(fact.kind, frozenset()) & source.own_words
         is_not_done = fact.status is Status.NOT_DONE
         is_said = bool(named & said) and (not is_not_done or bool(NEGATIONS & said))
         is_said = is_said or (is_not_done and "refused" in said & source.own_words)

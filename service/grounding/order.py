@@ -258,14 +258,13 @@ def _follows(said: Sequence[str], recorded: Sequence[str]) -> bool:
     once = {word: recorded.index(word) for word in recorded if recorded.count(word) == 1}
     if len(once) < 2:
         return True
-    places = [once[word] for word in said if word in once]
-    start = 0
-    for index in range(1, len(places) + 1):
-        if index == len(places) or places[index] == places[start]:
-            run = places[start:index]
-            if run != sorted(run):
-                return False
-            start = index
+    run: list[int] = []
+    for place in (once[word] for word in said if word in once):
+        if place in run:
+            run = []
+        if run and place < run[-1]:
+            return False
+        run.append(place)
     return True
 
 
