@@ -120,3 +120,62 @@ def test_a_number_in_a_name_is_no_value() -> None:
     assert judged(text, old, new)[0] is Verdict.SUPPORTED
     assert judged(text.replace("from 1", "from 10"), old, new)[0] is not Verdict.SUPPORTED
     assert judged(f"{name} was measured twice.", old, new)[0] is Verdict.SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("text", "is_so"),
+    [
+        ("Sodium was 151 mmol/L on 08-Jul-2022, up from 60 mmol/L on 05-Jan-2020.", True),
+        ("Sodium was 60 mmol/L on 05-Jan-2020, up from 151 mmol/L on 08-Jul-2022.", False),
+        ("Sodium at least doubled from 60 mmol/L to 151 mmol/L.", True),
+        ("Sodium at least tripled from 60 mmol/L to 151 mmol/L.", False),
+        ("Sodium changed to 151 mmol/L, 60 mmol/L.", False),
+        ("Sodium changed by <91 mmol/L between 05-Jan-2020 and 08-Jul-2022.", False),
+        ("Sodium changed between 05-Jan-2020 and 08-Jul-2022 by more than 60 mmol/L.", False),
+        ("Sodium was higher than 60 mmol/L.", False),
+        ("Higher than 60 mmol/L was sodium.", False),
+        ("Rose sodium 60 mmol/L to 151 mmol/L.", False),
+        ("Sodium rose from 60 mmol/L (08-Jul-2022) to 151 mmol/L (05-Jan-2020).", False),
+        ("Sodium rose in 2020 to 2022.", False),
+        ("Sodium rose from 60 mmol/L to 60 mmol/L.", False),
+        ("Sodium was higher than 60 mmol/L at 60 mmol/L.", False),
+    ],
+)
+def test_what_is_not_understood_is_not_taken_out(text: str, is_so: bool) -> None:
+    assert (judged(text)[0] is Verdict.SUPPORTED) is is_so
+
+
+def test_two_values_of_one_year_are_told_apart_by_more_than_the_year() -> None:
+    old, new = (
+        fact(
+            f"Lactate: {value} mmol/L on {day}",
+            Kind.RESULT,
+            f"Observation/{on}",
+            on=on,
+            value=value,
+            unit="mmol/L",
+        )
+        for value, on, day in (("2", "2020-01-05", "05-Jan-2020"), ("5", "2020-07-08", "08-Jul-2020"))
+    )
+    assert judged("Lactate rose from 2020 to 2020.", old, new)[0] is not Verdict.SUPPORTED
+    assert judged("Lactate rose from 2 to 5 mmol/L in 2020.", old, new)[0] is Verdict.SUPPORTED
+    assert (
+        judged("Lactate rose by 3 mmol/L between January and July 2020.", old, new)[0]
+        is not Verdict.SUPPORTED
+    )
+
+
+def test_what_was_nothing_has_no_multiple() -> None:
+    old, new = (
+        fact(
+            f"Pain score: {value} cm on {day}",
+            Kind.RESULT,
+            f"Observation/{on}",
+            on=on,
+            value=value,
+            unit="cm",
+        )
+        for value, on, day in (("0", "2020-01-05", "05-Jan-2020"), ("5", "2020-07-08", "08-Jul-2020"))
+    )
+    assert judged("Pain score more than doubled from 0 cm to 5 cm.", old, new)[0] is not Verdict.SUPPORTED
+    assert judged("Pain score rose from 0 cm to 5 cm.", old, new)[0] is Verdict.SUPPORTED
