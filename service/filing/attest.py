@@ -13,6 +13,7 @@ from connectors.fhir.write import covers
 from service.errors import FilingError
 from service.filing.desk import Desk, check_ours, expect_version, identifier_of, references
 from service.filing.proofs import additions_in
+from service.filing.stopped import find_stop
 from service.ports import (
     ATTESTED_SYSTEM,
     DOCUMENT_SYSTEM,
@@ -59,6 +60,12 @@ async def attest_run(desk: Desk, run: StoredRun, *, by: str, actor: str) -> str:
 
 
 async def _attest(desk: Desk, run: StoredRun, reference: str, reviewed: str, by: str, actor: str) -> str:
+    stop = find_stop(run, await asyncio.to_thread(desk.documents.stops))
+    if stop is not None:
+        raise FilingError(
+            f"Publishing is stopped ({stop.scope.value}): nothing of it can be attested.",
+            "`epicrisis stop` lists what is halted.",
+        )
     for attempt in range(_TRIES):
         try:
             return await _attest_once(desk, run, reference, reviewed, by, actor)

@@ -16,8 +16,14 @@ from typing import Any
 import httpx
 import pytest
 
+from connectors.fhir.ehr import FhirEhr
 from fixtures.engines import model_cache
 from fixtures.servers import SekmetServer
+from service.record.assemble import assemble_record
+from service.record.facts import PatientRecord
+from service.settings import Settings, load_settings
+from service.wiring import fhir_client, open_store, utc_now
+from tests.contract.context.published import required_of, told_in
 
 pytestmark = pytest.mark.engine
 
@@ -107,6 +113,36 @@ def test_the_model_really_publishes_and_is_really_refused(demonstration: Demonst
     patients = demonstration.first["patients"]
     assert sum(patient["claims_from_model"] for patient in patients) >= 60
     assert sum(patient["claims_dropped"] for patient in patients) > 0
+
+
+async def read_chart(settings: Settings, base_url: str, patient: str) -> PatientRecord:
+    client = fhir_client(settings, base_url)
+    try:
+        ehr = FhirEhr(client, now=utc_now)
+        pull = await ehr.pull(patient.removeprefix("Patient/"), lambda what, n: None, None)
+        return assemble_record(pull.resources, pull.patient_id, binaries=pull.binaries, base_url=ehr.base_url)
+    finally:
+        await client.aclose()
+
+
+async def test_every_required_fact_of_every_chart_is_in_what_was_published(
+    demonstration: Demonstration,
+) -> None:
+    settings = load_settings(home=demonstration.home)
+    store, audit = open_store(settings)
+    audit.close()
+    told = 0
+    for patient in demonstration.first["patients"]:
+        record = await read_chart(
+            settings, str(demonstration.client.base_url).rstrip("/"), patient["patient"]
+        )
+        run = store.find_latest(patient["patient"], "history")
+        assert run is not None
+        required = required_of(record)
+        assert [fact.id for fact in required if not told_in(run.summary, fact)] == []
+        told += len(required)
+    store.close()
+    assert told > 60
 
 
 def test_a_second_run_writes_no_new_document_and_says_so(demonstration: Demonstration) -> None:

@@ -74,10 +74,15 @@ class Published:
     @property
     def required(self) -> list[Fact]:
         """Every required fact once, in the order in which they are shown."""
-        at_hand = find_stay(self.record, None)
-        kinds = required_facts(self.record, encounter=at_hand.reference if at_hand else None)
-        ids = dict.fromkeys(fact_id for kind in kinds for fact_id in kind.facts)
-        return [self.record.fact(fact_id) for fact_id in ids]
+        return required_of(self.record)
+
+
+def required_of(record: PatientRecord) -> list[Fact]:
+    """Return every required fact of a record once, in the order in which they are shown."""
+    at_hand = find_stay(record, None)
+    kinds = required_facts(record, encounter=at_hand.reference if at_hand else None)
+    ids = dict.fromkeys(fact_id for kind in kinds for fact_id in kind.facts)
+    return [record.fact(fact_id) for fact_id in ids]
 
 
 async def publish(resources: Sequence[Any], engine: Engine, kind: str = "history") -> Published:
