@@ -56,6 +56,7 @@ from service.writeback.text import plain_text
 
 INTERRUPTED = 130
 NOT_FILED = 10
+STOPPED = 17
 STORE_FULL = 9
 MAX_FILE_BYTES = 1 << 30
 
@@ -166,6 +167,8 @@ def summarize(
     _known(settings, kind)
     outcome = asyncio.run(_summarize(settings, patient, fhir_url, kind, encounter, dry_run, attempt))
     print_json(outcome) if as_json else _show_outcome(outcome)
+    if outcome.is_stopped:
+        raise typer.Exit(STOPPED)
     if outcome.state in (RunState.INCOMPLETE, RunState.WITHHELD):
         raise typer.Exit(NOT_FILED)
 

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from connectors.errors import ConnectorError
+from connectors.fhir.write_offer import Complaint
 from service.context.templates import open_library
 from service.engine.openai import open_tokenizer
 from service.engine.profiles import profile_for
 from service.engine.weights import DEMONSTRATION_MODEL, digest_of
 from service.entailment import NOT_MEASURED, OFF, Score, SecondPass
 from service.errors import EpicrisisError
+from service.filing.desk import Manner
+from service.rehearsal import check_write, dropped_by
 from service.settings import Settings
-from service.wiring import build_engine, fhir_client, model_folder, open_store, open_vault
+from service.wiring import build_engine, fhir_client, manner_of, model_folder, open_store, open_vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,12 @@ class Finding:
 async def examine(settings: Settings) -> list[Finding]:
     """Examine all that a run needs. Starts no engine; writes nothing to the EHR."""
     model = await _engine(settings)
+    server = await _fhir(settings)
     return [
         _store(settings),
         _snapshots(settings),
-        await _fhir(settings),
+        server,
+        *await _writing(settings, server),
         _prompts(settings),
         _packages(),
         model,
@@ -65,6 +70,52 @@ async def _fhir(settings: Settings) -> Finding:
     everything = "with $everything" if offers.everything else "without $everything: one search a type"
     transactions = "transactions" if offers.transaction else "no transactions: resumable single writes"
     return Finding("FHIR server", "ok", f"FHIR {offers.fhir_version}, {everything}, {transactions}")
+
+
+async def _writing(settings: Settings, server: Finding) -> list[Finding]:
+    """Say how documents are written to the server, and what it thinks of one that it is not sent to keep."""
+    if server.state != "ok":
+        advice = "See what is said of the FHIR server."
+        names = ("write profile", "write check")
+        return [Finding(name, "missing", "the server was not asked", advice) for name in names]
+    try:
+        async with fhir_client(settings) as client:
+            manner = await manner_of(settings, client)
+            profile = _write_profile(settings, manner)
+            try:
+                complaints = await check_write(client, manner)
+            except ConnectorError as error:
+                return [profile, Finding("write check", "failed", error.message, error.advice)]
+    except (ConnectorError, EpicrisisError) as error:
+        return [Finding("write profile", "failed", error.message, error.advice)]
+    return [profile, _write_check(complaints)]
+
+
+def _write_profile(settings: Settings, manner: Manner) -> Finding:
+    profile = manner.profile
+    chosen = "set by hand" if settings.write_profile else "chosen by the server's CapabilityStatement"
+    dropped = f"left out: {', '.join(dropped_by(profile)) or 'nothing'}"
+    detail = f"{profile.name}, {chosen}; {dropped}"
+    if not profile.risks:
+        return Finding("write profile", "ok", f"{detail}; no risk")
+    risks = f"risk: a draft loses {' and '.join(profile.risks)}"
+    if profile.risk_signed_by:
+        return Finding("write profile", "ok", f"{detail}; {risks}; signed by {profile.risk_signed_by}")
+    advice = "Nothing is filed until the site accepts this in writing: EPICRISIS_WRITE_RISK_SIGNED_BY."
+    return Finding("write profile", "missing", f"{detail}; {risks}; NOT signed", advice)
+
+
+def _write_check(complaints: list[Complaint] | None) -> Finding:
+    if complaints is None:
+        return Finding("write check", "ok", "not possible: the server offers no $validate")
+    if not complaints:
+        return Finding("write check", "ok", "the server's $validate accepts a draft; nothing was written")
+    said = "; ".join(
+        f"{one.resource_type} ({', '.join((*one.codes, *one.paths)) or 'no reason given'})"
+        for one in complaints
+    )
+    advice = "Set EPICRISIS_WRITE_PROFILE to one that this server takes, or ask its administrator."
+    return Finding("write check", "failed", f"the server's $validate refuses: {said}", advice)
 
 
 def _snapshots(settings: Settings) -> Finding:

@@ -161,7 +161,8 @@ async def _look(desk: Desk, reference: str, stored: bool, on_server: bool) -> Re
 
 async def _withdraw(desk: Desk, document: Recalled, reason: str, by: str, actor: str) -> Recalled:
     try:
-        done = await withdraw(desk, document.document, reason=reason, by=by, actor=actor)
+        # What it was made from is of the same run, and stands in the list itself.
+        done = await withdraw(desk, document.document, reason=reason, by=by, actor=actor, with_origins=False)
     except (ConnectorError, FilingError) as error:
         return replace(document, result=f"not withdrawn: {error.code}")
     result = "withdrawn" if done.done_now else "withdrawn before"

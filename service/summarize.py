@@ -30,7 +30,7 @@ from service.engine.prompt import Completion, Engine, EngineInfo, Message
 from service.entailment import SecondPass
 from service.errors import EpicrisisError, RecordError
 from service.filing.desk import Desk, Manner
-from service.filing.publish import publish
+from service.filing.publish import Published, publish
 from service.grounding.complete import complete_summary
 from service.grounding.since import Earlier
 from service.grounding.summary import RULES_VERSION, Origin
@@ -94,6 +94,8 @@ class Outcome:
     """How many resources a refresh brought; None where the record was read whole."""
     reason: str = ""
     """Why nothing was filed; empty when something was."""
+    is_stopped: bool = False
+    """True where nothing was filed because publishing is stopped."""
 
 
 @dataclass
@@ -183,10 +185,12 @@ class Summarizer:
             return await self._unchanged(inputs, record, earlier, watch)
         run = earlier or await self._draft(inputs, pull, record, templates, info, actor, watch)
         with watch.stage("publish"):
-            state, document, reason = await self._publish(run, dry_run, actor)
-        await asyncio.to_thread(self._store.finish, run.run_id, state, document, "", watch.seconds)
+            done = await self._publish(run, dry_run, actor)
+        await asyncio.to_thread(self._store.finish, run.run_id, done.state, done.document, "", watch.seconds)
         return replace(
-            _outcome(run, record, state, document, reason, watch.seconds), resources_changed=pull.changed
+            _outcome(run, record, done.state, done.document, done.reason, watch.seconds),
+            resources_changed=pull.changed,
+            is_stopped=done.is_stopped,
         )
 
     async def _fetch(self, patient_id: str, actor: str, tell: Progress) -> Pull:
@@ -391,10 +395,10 @@ class Summarizer:
         self._record(Action.GENERATE, actor, patient, counts={"requests": len(requests)})
         return tuple(task.result() for task in tasks)
 
-    async def _publish(self, run: StoredRun, dry_run: bool, actor: str) -> tuple[RunState, str, str]:
+    async def _publish(self, run: StoredRun, dry_run: bool, actor: str) -> Published:
         """File the stored run, or say why not. What is written depends on the stored run alone."""
         if dry_run:
-            return RunState.DRY, "", "Dry run: nothing was written to the EHR."
+            return Published(RunState.DRY, "", "Dry run: nothing was written to the EHR.")
         manner = await self._manner() if self._manner else Manner(self._version)
         desk = Desk(self._ehr, self._store, self._store, self._audit, self._clock, manner)
         return await publish(desk, run, actor)

@@ -6,6 +6,7 @@ Nothing here writes to a chart, and no page of a run is shown before its view is
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Annotated, Final
 
@@ -117,16 +118,27 @@ class Pages:
         last = max(1, -(-total // ROWS_A_PAGE))
         if number > last:
             raise HTTPException(404)
-        runs = list_runs(rows)
+        runs = list_runs(rows, self._hides())
         return page(
             "summaries.html",
             runs=runs,
+            hidden=len(rows) - len(runs),
             total=total,
             number=number,
             last=last,
             before=before,
             version=self._version,
         )
+
+    def _hides(self) -> Callable[[RunId], bool]:
+        """Tell of each run whether a stop hides it: the whole run decides, which a row does not hold."""
+        stops = self._store.stops()
+
+        def is_hidden(run_id: RunId) -> bool:
+            run = self._store.get(run_id) if stops else None
+            return run is not None and is_stopped(run, stops)
+
+        return is_hidden
 
     def summary(self, run_id: str) -> Response:
         """Show one summary beside its sources."""

@@ -6,13 +6,13 @@ A claim is shown only with every source that it cites; what is withheld is count
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from service.api import words
 from service.grounding.summary import Claim, Origin, Summary, SummarySection, Verdict
-from service.ports import RunRow, RunState, StoredRun
+from service.ports import RunId, RunRow, RunState, StoredRun
 from service.record.allergies import NONE_KNOWN
 from service.record.dates import show_day
 from service.record.facts import Absence, Fact, FactId, Identity, Kind, Status
@@ -265,8 +265,10 @@ def show_period(summary: Summary) -> str:
     return f"{min(dated)[1]} to {max(dated)[1]}" if dated else ""
 
 
-def list_runs(rows: Sequence[RunRow]) -> tuple[ListedRun, ...]:
-    """Build the rows of the first page, in the order given."""
+def list_runs(
+    rows: Sequence[RunRow], is_hidden: Callable[[RunId], bool] = lambda run_id: False
+) -> tuple[ListedRun, ...]:
+    """Build the rows of the first page, in the order given, without those that are hidden."""
     return tuple(
         ListedRun(
             run_id=row.run_id,
@@ -281,6 +283,7 @@ def list_runs(rows: Sequence[RunRow]) -> tuple[ListedRun, ...]:
             counts=f"{words.count(row.published, 'statement')}, {row.refused:,} refused",
         )
         for row in rows
+        if not is_hidden(row.run_id)
     )
 
 

@@ -33,9 +33,18 @@ def withdraw(
     fhir_url: FhirUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Withdraw a document in both its statuses. Its text, and what others changed in it, stays."""
+    """Withdraw a document in both its statuses. Its text, and what others changed in it, stays.
+
+    With an attested text goes the superseded draft that it was made from.
+    """
     done = asyncio.run(_withdraw(context.obj, document, reason, by, fhir_url))
-    print_json(done._asdict()) if as_json else stdout.print(f"withdrawn: {done.document}")
+    if as_json:
+        print_json(done._asdict())
+        return
+    for one in (done.document, *done.origins):
+        stdout.print(f"withdrawn: {one}")
+    for one in done.not_withdrawn:
+        stdout.print(f"NOT withdrawn: {one}")
 
 
 def expire(context: typer.Context, fhir_url: FhirUrl = None, as_json: AsJson = False) -> None:

@@ -20,6 +20,8 @@ class Published(NamedTuple):
     state: RunState
     document: str
     reason: str
+    is_stopped: bool = False
+    """True where a stop keeps it from being filed."""
 
 
 async def publish(desk: Desk, run: StoredRun, actor: str) -> Published:
@@ -35,8 +37,9 @@ async def publish(desk: Desk, run: StoredRun, actor: str) -> Published:
     async with desk.alone(run.inputs.key):
         stop = find_stop(run, await asyncio.to_thread(desk.documents.stops))
         if stop is not None:
-            reason = f"Publishing is stopped ({stop.scope.value}) since {stop.since:%d-%b-%Y %H:%M} UTC."
-            return Published(RunState.GENERATED, "", reason)
+            since = f"{stop.scope.value}, since {stop.since:%d-%b-%Y %H:%M} UTC"
+            reason = f"Publishing is stopped ({since}): the summary is kept here, and filed by the next run"
+            return Published(RunState.GENERATED, "", f"{reason} after the stop is lifted.", is_stopped=True)
         return await _file(desk, run, actor)
 
 

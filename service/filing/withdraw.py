@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -10,14 +11,15 @@ from typing import Any, NamedTuple
 
 from connectors.errors import ConflictError, ConnectorError
 from service.errors import FilingError
-from service.filing.desk import Desk, check_ours, expect_version
-from service.ports import Action, DocumentState, FiledDocument
+from service.filing.desk import Desk, check_ours, expect_version, identifier_of
+from service.ports import ATTESTED_SYSTEM, DOCUMENT_SYSTEM, Action, DocumentState, FiledDocument
 from service.writeback.lifecycle import plain, standing_of, withdrawal_transaction
 
 _TRIES = 5
 _ENDED = frozenset({"finished", "cancelled", "entered-in-error"})
 EXPIRED = "The draft was not attested within 72 hours."
 DISCHARGED = "The encounter ended before the draft was attested."
+_DOCUMENT = re.compile(r"(?:.*/)?(DocumentReference/[A-Za-z0-9.-]{1,64})(?:/_history/.*)?")
 
 
 class Withdrawn(NamedTuple):
@@ -27,15 +29,40 @@ class Withdrawn(NamedTuple):
     """`DocumentReference/7/_history/2`"""
     done_now: bool
     """False where it was withdrawn already."""
+    origins: tuple[str, ...] = ()
+    """The superseded documents with the same machine text that are withdrawn with it."""
+    not_withdrawn: tuple[str, ...] = ()
+    """`DocumentReference/6: rejected`: those that could not be, each with an error code."""
 
 
-async def withdraw(desk: Desk, document: str, *, reason: str, by: str, actor: str) -> Withdrawn:
+async def withdraw(
+    desk: Desk, document: str, *, reason: str, by: str, actor: str, with_origins: bool = True
+) -> Withdrawn:
     """Withdraw a document of ours in both statuses, whatever else was changed in it, with a Provenance.
 
-    `by` is a reference, or the name of what is not a person. What others changed stays as they wrote it. A
-    second withdrawal only completes the first. Raises FilingError, ConnectorError, StoreError.
+    With an attested text goes the draft that it was made from, and what it amends: they hold the same machine
+    text. What it replaced of an earlier run stays superseded: that is another text. `by` is a reference, or
+    the name of what is not a person. What others changed stays as they wrote it. A second withdrawal only
+    completes the first. Raises FilingError, ConnectorError, StoreError; for a document that goes along,
+    StoreError alone.
     """
     reference = document.partition("/_history/")[0]
+    filed, there, done_now = await _withdraw(desk, reference, reason, by, actor)
+    gone: list[str] = []
+    left: list[str] = []
+    for origin in await _origins(desk, there, left) if with_origins else ():
+        try:
+            await _withdraw(desk, origin, reason, by, actor)
+            gone.append(origin)
+        except (ConnectorError, FilingError) as error:
+            left.append(f"{origin}: {error.code}")
+    return Withdrawn(filed, done_now, tuple(gone), tuple(left))
+
+
+async def _withdraw(
+    desk: Desk, reference: str, reason: str, by: str, actor: str
+) -> tuple[str, dict[str, Any], bool]:
+    """Return the withdrawn version, the document as it was, and whether it was withdrawn just now."""
     for attempt in range(_TRIES):
         there = await desk.ehr.read(reference)
         check_ours(there)
@@ -49,7 +76,40 @@ async def withdraw(desk: Desk, document: str, *, reason: str, by: str, actor: st
         else:
             break
     await asyncio.to_thread(_keep, desk, reference, receipt.document, there, reason, actor)
-    return Withdrawn(receipt.document, not was_withdrawn)
+    return receipt.document, there, not was_withdrawn
+
+
+async def _origins(desk: Desk, document: dict[str, Any], left: list[str]) -> list[str]:
+    """Return what an attested text replaced of its own run, newest first; what cannot be read is left."""
+    key, found, waiting = _run_key(document), [plain(document)], [document]
+    while waiting:
+        for reference in _replaced(waiting.pop()):
+            if reference in found:
+                continue
+            try:
+                earlier = await desk.read_if_there(reference)
+            except ConnectorError as error:
+                left.append(f"{reference}: {error.code}")
+                continue
+            if earlier is not None and _run_key(earlier) == key:
+                found.append(reference)
+                waiting.append(earlier)
+    return found[1:]
+
+
+def _run_key(document: dict[str, Any]) -> str:
+    value = identifier_of(document, ATTESTED_SYSTEM) or identifier_of(document, DOCUMENT_SYSTEM)
+    return value.partition(".")[0]
+
+
+def _replaced(document: dict[str, Any]) -> list[str]:
+    relations = document.get("relatesTo")
+    targets = (
+        (one.get("target") or {}).get("reference")
+        for one in (relations if isinstance(relations, list) else ())
+        if isinstance(one, dict) and one.get("code") == "replaces"
+    )
+    return [found[1] for target in targets if (found := _DOCUMENT.fullmatch(str(target)))]
 
 
 def _keep(desk: Desk, reference: str, filed: str, there: dict[str, Any], reason: str, actor: str) -> None:

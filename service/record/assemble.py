@@ -19,7 +19,6 @@ from service.record.facts import (
     Code,
     Extracted,
     Fact,
-    Identity,
     Kind,
     PatientRecord,
     Resource,
@@ -27,16 +26,10 @@ from service.record.facts import (
     Skip,
 )
 from service.record.fhirjson import Element
-from service.record.identity import (
-    NO_IDENTITY,
-    check_patient,
-    find_patient,
-    plain_id,
-    read_identity,
-    stop_reason,
-)
+from service.record.identity import check_patient, find_patient, identity_of, patient_reference, stop_reason
 from service.record.labels import ai_targets, is_ai_output, is_in_department, is_restricted, security_codes
 from service.record.merge import merge_alike
+from service.record.named import without_ours_alone
 from service.record.passages import read_passages
 from service.record.readers import ADMINISTRATIVE, READERS, SUPPORTING
 from service.record.reading import Chart, Reading, what_it_lends
@@ -126,10 +119,12 @@ class _Sorting:
     identifiers: frozenset[tuple[str, str]]
     ai_targets: set[str] = field(default_factory=set)
     closed_encounters: set[str] = field(default_factory=set)
-    supporting: list[ResourceVersion] = field(default_factory=list)
+    supporting: dict[int, ResourceVersion] = field(default_factory=dict)
     skips: list[Skip] = field(default_factory=list)
     drafts: Candidates = field(default_factory=dict)
     """Documents that an AI wrote."""
+    ours: set[int] = field(default_factory=set)
+    """Places of all that an AI wrote and nobody added a word to."""
     echo: Echo = field(default_factory=Echo)
 
     def skip(self, candidate: _Candidate, reason: str) -> None:
@@ -188,7 +183,7 @@ def _assemble(
         notes.add(f"DocumentReference: {OPEN_BANNER}")
     inputs = _inputs(kept, sorting)
     return PatientRecord(
-        identity=_identity(patient, chart, notes),
+        identity=identity_of(patient, chart.patient, notes),
         facts=tuple(sorted(read_passages(merge_alike(facts)), key=_place)),
         seen=len(given),
         kept=len(kept),
@@ -270,7 +265,7 @@ def _chart(
     references = References(bases)
     for candidate in sorted(candidates.values(), key=lambda c: c.version.reference):
         references.add(candidate.version.reference, candidate.full_url, candidate.ident)
-    own = _patient_reference(patient, patient_id)
+    own = patient_reference(patient, patient_id)
     accepted = {own} if own else set()
     for link in Element(patient or {}, "Patient", notes).children("link"):
         if link.text("type") == "replaces" and link.reference("other"):
@@ -278,23 +273,10 @@ def _chart(
     return Chart(own, frozenset(accepted), references, notes=notes)
 
 
-def _patient_reference(patient: Resource | None, patient_id: str | None) -> str:
-    if patient is not None:
-        return own_reference(patient) or f"Patient/~{(content_digest(patient) or '')[:16]}"
-    return f"Patient/{plain_id(patient_id)}" if patient_id else ""
-
-
 def _identifiers(patient: Resource | None) -> frozenset[tuple[str, str]]:
     holders = Element(patient or {}, "Patient", set()).children("identifier")
-    return frozenset(
-        (h.text("system"), h.text("value")) for h in holders if h.text("system") and h.text("value")
-    )
-
-
-def _identity(patient: Resource | None, chart: Chart, notes: set[str]) -> Identity:
-    if patient is None:
-        return Identity(chart.patient, "", "", "", "") if chart.patient else NO_IDENTITY
-    return read_identity(Element(patient, "Patient", notes), chart.patient)
+    pairs = ((h.text("system"), h.text("value")) for h in holders)
+    return frozenset(pair for pair in pairs if all(pair))
 
 
 def _sort(given: Iterable[Any], candidates: Candidates, sorting: _Sorting) -> Candidates:
@@ -312,12 +294,7 @@ def _sort(given: Iterable[Any], candidates: Candidates, sorting: _Sorting) -> Ca
             chart.readable[reference] = what_it_lends(element.raw)
         if reason:
             del readable[candidate.place]
-            if reason == OWN_OUTPUT and candidate.kind == "DocumentReference":
-                sorting.drafts[candidate.place] = candidate
-            else:
-                sorting.skip(candidate, reason)
-        if reason == SUPPORTING_ONLY:
-            sorting.supporting.append(candidate.version)
+            _put_aside(candidate, reason, sorting)
         candidate.rests_on = _rests_on(element, candidate.kind)
     for candidate in list(readable.values()):
         if candidate.rests_on and chart.references.resolve(plain(candidate.rests_on)) in chart.hidden:
@@ -329,7 +306,22 @@ def _sort(given: Iterable[Any], candidates: Candidates, sorting: _Sorting) -> Ca
     for candidate in _with_additions(given, sorting):
         chart.hidden.discard(candidate.version.reference)
         readable[candidate.place] = candidate
+        sorting.ours.discard(candidate.place)
+    sorting.supporting = without_ours_alone(
+        given, candidates, sorting.ours, sorting.supporting, chart.references.resolve
+    )
     return readable
+
+
+def _put_aside(candidate: _Candidate, reason: str, sorting: _Sorting) -> None:
+    if reason == OWN_OUTPUT:
+        sorting.ours.add(candidate.place)
+    if reason == OWN_OUTPUT and candidate.kind == "DocumentReference":
+        sorting.drafts[candidate.place] = candidate
+        return
+    if reason == SUPPORTING_ONLY:
+        sorting.supporting[candidate.place] = candidate.version
+    sorting.skip(candidate, reason)
 
 
 def _with_additions(given: Iterable[Any], sorting: _Sorting) -> Iterator[_Candidate]:
@@ -492,6 +484,6 @@ def _place(fact: Fact) -> tuple[Any, ...]:
 
 def _inputs(kept: list[ResourceVersion], sorting: _Sorting) -> tuple[ResourceVersion, ...]:
     """Return every version that could shape the summary: kept, supporting, and attachments fetched by url."""
-    found = [*kept, *sorting.supporting]
+    found = [*kept, *sorting.supporting.values()]
     found += [ResourceVersion(url, None, digest) for url, digest in sorting.chart.binary_reads.items()]
     return tuple(sorted(found, key=lambda v: (v.reference, v.version or "", v.digest)))

@@ -31,6 +31,8 @@ _FIXED = tuple(
     re.compile(pattern)
     for pattern in (
         r"AI-GENERATED\b[A-Z ,\-]*",
+        r"AI-GENERATED, REVIEWED AND ATTESTED BY \S+ ON \d\d-\w{3}-\d{4} \d\d:\d\d UTC",
+        r"Added by \S+ on \d\d-\w{3}-\d{4} \d\d:\d\d UTC",
         r"Patient: .* · .* · record number .*",
         r"Chart read up to \d\d-\w{3}-\d{4} \d\d:\d\d UTC",
         r"Draft expires \d\d-\w{3}-\d{4} \d\d:\d\d UTC",
@@ -50,7 +52,7 @@ _FIXED = tuple(
     )
 )
 """Whole lines of our text form that the JSON form does not hold word for word."""
-_HEADINGS = ("Sources", "Left out, and not retrieved", "About this draft")
+_HEADINGS = ("Sources", "Left out, and not retrieved", "About this draft", "About this summary")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,17 @@ from service.record.facts import Fact, Identity, Kind, Resource, Status
 from service.record.fhirjson import Element
 from service.record.reading import Reading, clause, line, person_name
 from service.record.references import own_reference
+from service.record.versions import content_digest
 
 NO_IDENTITY = Identity("", "", "", "", "")
 _ADVICE = "Check the patient in the EHR, and ask for the current record."
+
+
+def identity_of(patient: Resource | None, reference: str, notes: set[str]) -> Identity:
+    """Return the banner of a chart's Patient; of one that is only named, the reference alone."""
+    if patient is None:
+        return Identity(reference, "", "", "", "") if reference else NO_IDENTITY
+    return read_identity(Element(patient, "Patient", notes), reference)
 
 
 def read_identity(patient: Element, reference: str) -> Identity:
@@ -69,6 +77,13 @@ def record_number(patient: Element) -> str:
 def _deceased(patient: Element) -> tuple[bool, str]:
     when = patient.text("deceasedDateTime")
     return bool(when) or patient.flag("deceasedBoolean") is True, when
+
+
+def patient_reference(patient: Resource | None, patient_id: str | None) -> str:
+    """Return the reference of the patient of a chart, read or only named; empty where there is neither."""
+    if patient is not None:
+        return own_reference(patient) or f"Patient/~{(content_digest(patient) or '')[:16]}"
+    return f"Patient/{plain_id(patient_id)}" if patient_id else ""
 
 
 def plain_id(patient_id: str) -> str:

@@ -85,9 +85,14 @@ def test_publishing_stopped_and_lifted(epicrisis: Run, sekmet: SekmetServer, cha
     assert epicrisis("stop", "--json").json == {"stopped": []}
     stopped = epicrisis("stop", "--all", "--reason", "Odd texts.", "--json").json["stopped"]
     assert [(one["scope"], one["reason"]) for one in stopped] == [("all", "Odd texts.")]
-    held = epicrisis("summarize", chart, *url).json
-    assert (held["state"], held["document"]) == ("generated", "")
-    assert "stopped" in held["reason"]
+    ended = epicrisis("summarize", chart, *url)
+    held = ended.json
+    assert (ended.code, held["state"], held["document"]) == (17, "generated", "")
+    assert held["is_stopped"] is True
+    assert "stopped (all, since" in held["reason"]
+    said = epicrisis("summarize", chart, "--fhir-url", sekmet.base_url)
+    assert said.code == 17
+    assert "Publishing is stopped" in said.stdout
     assert epicrisis("stop", "--ward", "Elsewhere", "--lift", "--json").code == 3
     assert epicrisis("stop", "--all", "--lift", "--json").json == {"stopped": []}
     assert epicrisis("summarize", chart, *url).json["state"] == "filed"
@@ -95,7 +100,9 @@ def test_publishing_stopped_and_lifted(epicrisis: Run, sekmet: SekmetServer, cha
 
 def test_a_site_that_files_when_attested(epicrisis: Run, sekmet: SekmetServer, chart: str) -> None:
     url = ("--fhir-url", sekmet.base_url, "--json")
-    kept = epicrisis("summarize", chart, *url, EPICRISIS_FILE_WHEN="attested").json
+    ended = epicrisis("summarize", chart, *url, EPICRISIS_FILE_WHEN="attested")
+    kept = ended.json
+    assert (ended.code, kept["is_stopped"]) == (0, False)
     assert (kept["state"], kept["document"]) == ("generated", "")
     filed = epicrisis("attest", kept["run_id"], "--by", "Practitioner/roe", *url).json
     assert states(sekmet, filed["document"]) == ("current", "final")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from connectors.errors import Forbidden
+from fixtures.charts import canary_resources
 from fixtures.servers import SekmetServer
 from service.errors import FilingError
 from service.filing.attest import amend, attest, attest_run
 from service.filing.withdraw import DISCHARGED, expire, withdraw
-from service.ports import DocumentState, RunState, Stop, StopScope
+from service.ports import Documents, DocumentState, Receipt, RunState, Stop, StopScope
 from service.writeback.labels import BANNER
+from tests.acceptance.conftest import Run
 from tests.acceptance.filing import ACTOR, Hands, hands_on
 from tests.integration.connectors.medplum import medplum_server
 
@@ -83,6 +88,55 @@ async def test_an_attested_text_stays_current_and_a_new_draft_stands_beside_it(
     }
     assert hands.provenances(draft) == ["CREATE"]
     assert hands.provenances(newer) == ["LA"]
+
+
+@pytest.mark.parametrize("server", ["sekmet", "medplum"])
+def test_after_an_attestation_an_unchanged_chart_is_unchanged_and_a_changed_one_gets_a_draft_beside_it(
+    server: str, request: pytest.FixtureRequest, epicrisis: Run
+) -> None:
+    found = request.getfixturevalue(server)
+    base = found.base_url if isinstance(found, SekmetServer) else found
+
+    def get(path: str) -> dict[str, Any]:
+        answer: dict[str, Any] = httpx.get(f"{base}/{path}", trust_env=False, timeout=60).json()
+        return answer
+
+    def documents() -> dict[str, tuple[str, str]]:
+        entries = get("DocumentReference?patient=Patient/unchanged&_count=1000").get("entry", [])
+        return {
+            f"DocumentReference/{one['id']}": (one["status"], one["docStatus"])
+            for one in (entry["resource"] for entry in entries)
+            if "docStatus" in one
+        }
+
+    clinician = {"resourceType": "Practitioner", "id": "roe", "name": [{"family": "Roe"}]}
+    for resource in (*canary_resources("unchanged"), clinician):
+        url = f"{base}/{resource['resourceType']}/{resource['id']}"
+        httpx.put(url, json=resource, trust_env=False).raise_for_status()
+    command = ("summarize", "unchanged", "--fhir-url", base, "--json")
+    drafted = epicrisis(*command).json["document"].partition("/_history")[0]
+    final = epicrisis("attest", drafted, "--by", DR_ROE, "--fhir-url", base, "--json").json["document"]
+    final = final.partition("/_history")[0]
+    before = documents()
+    assert before == {drafted: ("superseded", "preliminary"), final: ("current", "final")}
+    provenances = len(get("Provenance?_count=1000").get("entry", []))
+    for _ in range(2):
+        assert epicrisis(*command).json["state"] == "unchanged"
+    assert documents() == before
+    assert len(get("Provenance?_count=1000").get("entry", [])) == provenances
+
+    changed = {
+        "resourceType": "Condition",
+        "id": "unchanged-new",
+        "subject": {"reference": "Patient/unchanged"},
+        "code": {"text": "Atrial fibrillation"},
+    }
+    httpx.put(f"{base}/Condition/unchanged-new", json=changed, trust_env=False).raise_for_status()
+    outcome = epicrisis(*command).json
+    second = outcome["document"].partition("/_history")[0]
+    assert outcome["state"] == "filed"
+    assert documents() == {**before, second: ("current", "preliminary")}
+    assert get(second)["relatesTo"] == [{"code": "appends", "target": {"reference": final}}]
 
 
 async def test_an_attested_document_says_who_and_no_longer_that_it_is_a_draft(
@@ -189,6 +243,55 @@ async def test_a_withdrawal_is_in_both_statuses_and_leaves_the_text(hands: Hands
     row = hands.store.get_document(hands.base, reference)
     assert row is not None
     assert (row.state, row.reason) == (DocumentState.WITHDRAWN, "Wrong patient.")
+
+
+async def test_with_an_attested_text_goes_the_draft_that_it_was_made_from(hands: Hands, number: Any) -> None:
+    older = (await attest(hands.desk, await hands.file(number(1)), by=DR_ROE, actor=ACTOR)).split("/_h")[0]
+    draft = await hands.file(number(2))
+    final = (await attest(hands.desk, draft, by=DR_ROE, actor=ACTOR)).split("/_h")[0]
+    amended = (await amend(hands.desk, final, by=DR_POE, text="Daughter visits.", actor=ACTOR)).split("/_h")[
+        0
+    ]
+    for _ in range(2):
+        done = await withdraw(hands.desk, amended, reason="Wrong.", by=DR_ROE, actor=ACTOR)
+        assert (done.origins, done.not_withdrawn) == ((final, draft), ())
+    assert set(hands.states(amended, final, draft)) == {("entered-in-error", "entered-in-error")}
+    assert hands.states(older) == [("superseded", "final")]
+    assert [hands.provenances(one).count("NULLIFY") for one in (amended, final, draft)] == [1, 1, 1]
+    row = hands.store.get_document(hands.base, draft)
+    assert row is not None
+    assert (row.state, row.reason) == (DocumentState.WITHDRAWN, "Wrong.")
+
+
+async def test_a_draft_that_cannot_go_along_is_listed(hands: Hands, number: Any) -> None:
+    draft = await hands.file(number(1))
+    final = (await attest(hands.desk, draft, by=DR_ROE, actor=ACTOR)).split("/_h")[0]
+    weak = replace(hands.desk, ehr=Refusing(hands.desk.ehr, draft))
+    done = await withdraw(weak, final, reason="Wrong.", by=DR_ROE, actor=ACTOR)
+    assert (done.done_now, done.origins, done.not_withdrawn) == (True, (), (f"{draft}: forbidden",))
+    assert hands.states(final, draft) == [
+        ("entered-in-error", "entered-in-error"),
+        ("superseded", "preliminary"),
+    ]
+
+
+class Refusing:
+    """A server that lets nobody change one document."""
+
+    def __init__(self, ehr: Documents, document: str) -> None:
+        self._ehr, self._document = ehr, document
+        self.base_url = ehr.base_url
+
+    async def read(self, reference: str) -> dict[str, Any]:
+        return await self._ehr.read(reference)
+
+    async def search(self, resource_type: str, params: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        return await self._ehr.search(resource_type, params)
+
+    async def file(self, bundle: dict[str, Any]) -> Receipt:
+        if any(entry["request"]["url"] == self._document for entry in bundle["entry"]):
+            raise Forbidden("The server denies this.")
+        return await self._ehr.file(bundle)
 
 
 async def test_what_is_not_ours_is_left_alone(hands: Hands, number: Any) -> None:
