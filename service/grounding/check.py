@@ -157,6 +157,7 @@ class Judge:
         """Return the worst verdict on a sentence that cites these facts, and every reason for it."""
         if not facts:
             return Verdict.UNSUPPORTED, ("cites_nothing",)
+        relative = bool(RELATIVE_DATE.search(text))  # before a duration is taken out: `in the past 3 weeks`
         sources = [self._as_told(fact, text) for fact in facts]
         findings: list[tuple[Verdict, str]] = []
         if self._whole:
@@ -164,6 +165,7 @@ class Judge:
             text, more = computed_of_several(_in_own_units(text, sources), sources, self._whole)
             findings += more
         findings += judge(text, sources, self._gender)
+        findings += [(Verdict.UNSUPPORTED, "relative_date")] if relative else []
         if not findings:
             return Verdict.SUPPORTED, ()
         worst = min((verdict for verdict, _ in findings), key=_SEVERITY.index)
@@ -452,7 +454,8 @@ def _status(sentence: Sentence, sources: Sequence[Source], plain: str) -> Iterat
             yield Verdict.CONTRADICTED, "status_not_in_source:active"
         if must and not is_said:
             yield Verdict.CONTRADICTED, f"status_lost:{fact.status.value.replace(' ', '_')}"
-        if fact.certainty and fact.certainty != "confirmed" and fold(fact.certainty) not in said:
+        lost = fact.certainty not in ("", "confirmed") and fold(fact.certainty) not in said
+        if lost or (fact.certainty and _is_of_the_date(fact.certainty, plain)):
             yield Verdict.CONTRADICTED, "certainty_lost"
         if _loses_as_needed(source, sentence, plain):
             yield Verdict.CONTRADICTED, "as_needed_lost"
@@ -461,6 +464,13 @@ def _status(sentence: Sentence, sources: Sequence[Source], plain: str) -> Iterat
         negated = NEGATIONS & source.own_words and not says_refuted(fact, said)
         if negated and not NEGATIONS & said:
             yield Verdict.CONTRADICTED, "negation_lost"
+
+
+def _is_of_the_date(certainty: str, plain: str) -> bool:
+    """Say whether a sentence calls the day uncertain, and not what it is the day of."""
+    word = re.escape(certainty)
+    told = rf"\b(?:date|onset)\W+(?:(?:is|was)\W+)?{word}\b|\b{word}\W+(?:date|onset)\b"
+    return re.search(told, plain, re.IGNORECASE) is not None
 
 
 def _tells_half_a_dosage(source: Source, sentence: Sentence) -> bool:

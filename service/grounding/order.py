@@ -54,7 +54,7 @@ def negations(plain: str, sources: Sequence[Source], passed_over: frozenset[str]
     denied = [scope for source in sources for scope in scopes(source.line, passed_over)]
     denied += [source.name_words | _DONE for source in sources if source.fact.status is Status.NOT_DONE]
     told = scopes(plain, passed_over)
-    if not all(any(scope <= own for own in denied) for scope in told):
+    if not all(any(scope <= own if scope else not own for own in denied) for scope in told):
         yield Verdict.CONTRADICTED, "negation_of_something_else"
     said = frozenset(words_of(plain))
     for source in sources:
@@ -269,7 +269,8 @@ def _follows(said: Sequence[str], recorded: Sequence[str]) -> bool:
 
 
 _REASON = re.compile(
-    r"\b(?:because of|because|due to|owing to|on account of)\s+(?P<why>[^.;,()]*)", re.IGNORECASE
+    r"\b(?:because of|because|due to|owing to|on account of|reason(?: is| was)?:)\s+(?P<why>[^.;,()]*)",
+    re.IGNORECASE,
 )
 _VISITED_WITH = re.compile(
     r"\b(?:visit\w*|seen|admi\w+|presented|hospital\w*|inpatient|department|room)\b.*\bwith\b", re.I
