@@ -9,6 +9,7 @@ from connectors.errors import ConnectorError
 from service.filing.desk import Desk, references
 from service.filing.stopped import find_stop
 from service.ports import Action, DocumentState, FiledDocument, Receipt, RunState, StoredRun
+from service.writeback.document import encounter_of
 from service.writeback.lifecycle import standing_beside, standing_of
 from service.writeback.moment import DRAFT_LIFE
 from service.writeback.transaction import build_transaction, refusal
@@ -87,7 +88,7 @@ def _keep(desk: Desk, run: StoredRun, receipt: Receipt, dropped: tuple[str, ...]
             state=DocumentState.WITHDRAWN if withdrawn else DocumentState.DRAFT,
             filed_at=desk.clock(),
             expires_at=run.created_at + DRAFT_LIFE,
-            encounter=run.inputs.encounter,
+            encounter=encounter_of(run),
             dropped=dropped,
         )
     )

@@ -89,7 +89,7 @@ def _forms(
 
 def _context(run: StoredRun, sources: Sources) -> dict[str, Any]:
     context: dict[str, Any] = {}
-    summary, encounter = run.summary, _encounter(run)
+    summary, encounter = run.summary, encounter_of(run)
     if encounter:
         context["encounter"] = [{"reference": encounter}]
     dated = [fact for fact in summary.facts if fact.when and fact.kind not in _OUTSIDE_THE_CHART]
@@ -102,7 +102,7 @@ def _context(run: StoredRun, sources: Sources) -> dict[str, Any]:
     return context
 
 
-def _encounter(run: StoredRun) -> str:
+def encounter_of(run: StoredRun) -> str:
     """Return the encounter at hand: the one that was named, or the one stay that lasts (US Core: one)."""
     lasting = {
         fact.source.reference
