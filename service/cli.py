@@ -29,7 +29,8 @@ from service.engine.profiles import profile_for
 from service.engine.prompt import Profile
 from service.engine.scripted import ScriptedEngine
 from service.engine.weights import DEMONSTRATION_MODEL
-from service.errors import EpicrisisError, RecordError, SettingsError
+from service.errors import EpicrisisError, FilingError, RecordError, SettingsError
+from service.filing.stopped import is_stopped
 from service.grounding.claims import CitedClaim, judge_claims
 from service.ports import Action, AuditEntry, RunId, RunState, StoredRun
 from service.record.assemble import assemble_record, resources_of
@@ -406,6 +407,10 @@ def _stored(settings: Settings, run: str) -> StoredRun:
         stored = store.get(RunId(run))
         if stored is None:
             raise SettingsError("There is no such run.", "`epicrisis runs` lists them.")
+        if is_stopped(stored, store.stops()):
+            raise FilingError(
+                "This summary is stopped: it is not shown.", "`epicrisis stop` lists what is halted."
+            )
         audit.append(AuditEntry(Action.VIEW, "system:cli", stored.inputs.patient, utc_now(), run_id=run))
         return stored
     finally:

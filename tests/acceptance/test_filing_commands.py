@@ -89,6 +89,7 @@ def test_publishing_stopped_and_lifted(epicrisis: Run, sekmet: SekmetServer, cha
     held = ended.json
     assert (ended.code, held["state"], held["document"]) == (17, "generated", "")
     assert held["is_stopped"] is True
+    assert epicrisis("show", held["run_id"]).code == 11
     assert "stopped (all, since" in held["reason"]
     said = epicrisis("summarize", chart, "--fhir-url", sekmet.base_url)
     assert said.code == 17
