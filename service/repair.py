@@ -30,8 +30,8 @@ MOST_REQUESTS = 3
 MOST_CLAIMS = 20
 """Refused sentences that one request gives back."""
 MOST_GUIDED_REQUESTS = 4
-"""A guided model is asked about a fact or a few at a time. A small one mends little (2 of 14, measured) and is
-slow without a GPU: so many short requests, in one batch."""
+"""A guided model is asked about a fact or a few at a time. A small one mends little (2 of 14, measured) and
+is slow without a GPU: so many short requests, in one batch."""
 TOKENS_A_CLAIM = 400
 """What a refused sentence takes, with its reasons, in the task and again in the answer."""
 NOT_GIVEN_BACK = frozenset({"said_before"})
