@@ -29,7 +29,8 @@
     │   ├── ForeignLink           a link or redirect leaves the server's origin
     │   ├── TooLarge              more bytes than the limit, before or after decompression
     │   ├── RequestRejected       400, 422 and other 4xx
-    │   └── WrongRelease          the server does not speak FHIR R4
+    │   ├── WrongRelease          the server does not speak FHIR R4
+    │   └── CensusUnreadable      a census file that is no such table
     └── ConflictError        11   409
         └── PreconditionFailed    412
 

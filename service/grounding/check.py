@@ -80,7 +80,8 @@ _IS_THE_PATIENTS_TOO = re.compile(
 _ALLERGIC = re.compile("allerg", re.IGNORECASE)
 _WHAT = {
     Kind.IMMUNIZATION: re.compile(
-        r"vaccin|immuni|\b(?:shot|jab|dose|injection|administered|given|received|not done)\b", re.IGNORECASE
+        r"vaccin|immuni|\b(?:shot|jab|dose|injection|administered|given|received|not done|completed on)\b",
+        re.IGNORECASE,
     ),
     Kind.GOAL: re.compile(r"\b(?:goal|target|aim)", re.IGNORECASE),
 }

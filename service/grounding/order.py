@@ -280,12 +280,19 @@ _TELLS_REASON = re.compile(
 )
 
 
+_LINE_REASON = re.compile(r"\breason: ([^;]*)", re.IGNORECASE)
+
+
+def _reasons_of(source: Source) -> list[str]:
+    """Return what a fact gives as a reason, in its details and in its line."""
+    told = [text for label, text in source.fact.details if "reason" in label]
+    return list(dict.fromkeys((*told, *_LINE_REASON.findall(source.line))))
+
+
 def turned_reasons(text: str, sources: Sequence[Source]) -> Iterator[Finding]:
     """Yield a finding where what is called a reason is not one, or a reason is not called one."""
     names = {word for source in sources for word in words_of(source.fact.name)}
-    reasons = [
-        (s, content(words_of(told))) for s in sources for label, told in s.fact.details if "reason" in label
-    ]
+    reasons = [(s, content(words_of(told))) for s in sources for told in _reasons_of(s)]
     told = [content(words_of(match["why"])) for match in _REASON.finditer(text)]
     if not names & {"due", "because"} and any(
         not any(why and why <= reason for _, reason in reasons) for why in told
