@@ -8,9 +8,6 @@ is put before the old ones and documents of the old ones can still be checked. N
 
 from __future__ import annotations
 
-import os
-import secrets
-import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +20,7 @@ from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwk import OKPKey
 
 from service.errors import StoreError
+from service.keyfile import read_private, write_private
 
 ALGORITHM = "Ed25519"
 KEY_FILE = "signing.key"
@@ -41,8 +39,8 @@ class Signer:
         """Read the key file, or make it on first use. Raises StoreError where it cannot be used."""
         try:
             if create and not path.exists():
-                _write_new(path)
-            return cls(tuple(_private_keys(_read_private(path))))
+                write_private(path, _new_keys())
+            return cls(tuple(_private_keys(read_private(path, "signing key file"))))
         except OSError:
             raise StoreError("The signing key file cannot be read or made.", _RESTORE) from None
 
@@ -116,26 +114,5 @@ def _private_keys(data: bytes) -> Sequence[OKPKey]:
     return keys
 
 
-def _read_private(path: Path) -> bytes:
-    with path.open("rb") as file:
-        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-            raise StoreError(
-                "The signing key file can be read or changed by other users.",
-                "Run `chmod 600` on it, and consider who may have read it.",
-            )
-        return file.read()
-
-
-def _write_new(path: Path) -> None:
-    """Write a new key file whole or not at all; where another process was first, its file stays."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(msgspec.json.encode({"keys": [OKPKey.generate_key("Ed25519").as_dict(private=True)]}))
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        with suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink()
+def _new_keys() -> bytes:
+    return msgspec.json.encode({"keys": [OKPKey.generate_key("Ed25519").as_dict(private=True)]})

@@ -80,10 +80,6 @@ class TemplateSet:
         """Render one template. A name that the template uses and nobody passed is an error."""
         return self.environment.get_template(template).render(**values).strip()
 
-    def section_of(self, kind: Kind) -> SectionRule | None:
-        """Return the first heading that shows facts of this kind, or None where none does."""
-        return next((rule for rule in self.sections if kind in rule.kinds), None)
-
     def heading_of(self, fact: Fact, of_stay: bool) -> SectionRule | None:
         """Return the one heading under which a fact stands, or None where this set does not show it."""
         slot = (fact.kind, fact.status, of_stay)

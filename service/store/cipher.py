@@ -10,11 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
 import secrets
-import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -22,6 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from service.errors import StoreError
+from service.keyfile import read_private, write_private
 from service.store.failure import errno_text
 
 KEY_BYTES = 32
@@ -63,8 +61,8 @@ class Cipher:
         """
         try:
             if create and not path.exists():
-                _write_new(path)
-            return cls._parse(_read_private(path))
+                write_private(path, _new_keys())
+            return cls._parse(read_private(path, "key file"))
         except FileNotFoundError:
             raise StoreError("The key file is missing.", _RESTORE) from None
         except OSError as error:
@@ -123,31 +121,6 @@ def _key(text: str) -> bytes:
     if len(key) != KEY_BYTES:
         raise ValueError
     return key
-
-
-def _read_private(path: Path) -> bytes:
-    with path.open("rb") as file:
-        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-            raise StoreError(
-                "The key file can be read or changed by other users.",
-                "Run `chmod 600` on it, and consider who may have read it.",
-            )
-        return file.read()
-
-
-def _write_new(path: Path) -> None:
-    """Write a new key file whole or not at all; where another process was first, its file stays."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(_new_keys())
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        with suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink()
 
 
 def _new_keys() -> bytes:

@@ -54,20 +54,6 @@ def build_provenance(
     return provenance
 
 
-def pin_target(provenance: Mapping[str, Any], document: str) -> dict[str, Any]:
-    """Return a Provenance whose target is this version of the document: `DocumentReference/7/_history/1`.
-
-    A transaction turns its `urn:uuid` names into references without a version. Targets that are other
-    resources, or versions already, stay as they are.
-    """
-    plain = document.partition("/_history/")[0]
-    targets = [
-        {**target, "reference": document} if target.get("reference") == plain else target
-        for target in provenance["target"]
-    ]
-    return {**provenance, "target": targets}
-
-
 def _agent(run: StoredRun, device: str) -> dict[str, Any]:
     kind = {
         "system": f"{TERMINOLOGY}/provenance-participant-type",

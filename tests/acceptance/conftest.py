@@ -17,6 +17,7 @@ import pytest
 from fixtures.servers import SekmetServer
 from service import cli
 from tests.integration.connectors.fault_server import FaultServer
+from tests.integration.connectors.medplum import medplum_server
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,10 @@ def sekmet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SekmetServer]:
     """A real FHIR server for the session."""
     with SekmetServer(tmp_path_factory.mktemp("sekmet")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def medplum(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of a second FHIR server, with nothing in it."""
+    with medplum_server(tmp_path_factory.mktemp("medplum")) as base:
+        yield base

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,19 +27,12 @@ from service.wiring import open_summarizer
 from tests.acceptance.filing import hands_on
 from tests.integration.connectors.conftest import IMPATIENT
 from tests.integration.connectors.cut_proxy import CutProxy, When
-from tests.integration.connectors.medplum import medplum_server
 
 
 class Real(NamedTuple):
     name: str
     base: str
     transactions: bool
-
-
-@pytest.fixture(scope="module")
-def medplum(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with medplum_server(tmp_path_factory.mktemp("medplum")) as base:
-        yield base
 
 
 @pytest.fixture

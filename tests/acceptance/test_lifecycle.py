@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,8 @@ from service.ports import Documents, DocumentState, Receipt, RunState, Stop, Sto
 from service.writeback.labels import BANNER
 from tests.acceptance.conftest import Run
 from tests.acceptance.filing import ACTOR, Hands, hands_on
-from tests.integration.connectors.medplum import medplum_server
 
 DR_ROE, DR_POE = "Practitioner/roe", "Practitioner/poe"
-
-
-@pytest.fixture(scope="module")
-def medplum(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with medplum_server(tmp_path_factory.mktemp("medplum")) as base:
-        yield base
 
 
 @pytest.fixture(params=["sekmet", "medplum"])

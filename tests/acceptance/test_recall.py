@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,16 +20,9 @@ from service.record.facts import FactId, ResourceVersion
 from tests.acceptance.filing import ACTOR, Hands, hands_on
 from tests.integration.connectors.conftest import IMPATIENT
 from tests.integration.connectors.cut_proxy import CutProxy
-from tests.integration.connectors.medplum import medplum_server
 from tests.unit.writeback.charts import DIABETES, make_summary
 
 BAD, GOOD = "bad", "good"
-
-
-@pytest.fixture(scope="module")
-def medplum(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with medplum_server(tmp_path_factory.mktemp("medplum")) as base:
-        yield base
 
 
 @pytest.fixture(params=["sekmet", "medplum"])

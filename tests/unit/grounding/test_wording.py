@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from fixtures.facts import APPENDECTOMY, COLONOSCOPY, GOUT, LISINOPRIL, PRESSURE, SIMVASTATIN, fact
-from service.grounding.check import STATUS_WORDS, Judge
+from service.grounding.check import Judge
+from service.grounding.status import STATUS_WORDS
 from service.grounding.summary import Verdict
 from service.grounding.wording import lexicon, neutral_words, plain_name, said_plainly
 from service.grounding.words import NEGATIONS

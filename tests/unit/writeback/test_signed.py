@@ -15,7 +15,6 @@ from service.record.facts import FactId, Kind, ResourceVersion, Status
 from service.signing import Signer, check_signature
 from service.store.codec import decode_run, encode_run
 from service.writeback.json_form import signed_content
-from service.writeback.provenance import pin_target
 from service.writeback.rules import lexicon_digest
 from tests.unit.writeback.charts import A1C, make_run, make_summary, varied
 from tests.unit.writeback.reading import build, entry, forms, resource
@@ -84,23 +83,6 @@ def test_without_a_key_nothing_is_signed() -> None:
     bundle = build(make_run())
     assert "signature" not in resource(bundle, "Provenance")
     assert "signature" not in proof_of(bundle)
-
-
-def test_a_pinned_provenance_targets_the_version_and_changes_nothing_else() -> None:
-    filed = resource(build(make_run()), "Provenance") | {
-        "target": [{"reference": "DocumentReference/7"}, {"reference": "DocumentReference/70"}]
-    }
-    before = json.dumps(filed)
-    pinned = pin_target(filed, "DocumentReference/7/_history/1")
-    assert pinned["target"] == [
-        {"reference": "DocumentReference/7/_history/1"},
-        {"reference": "DocumentReference/70"},
-    ]
-    assert {k: v for k, v in pinned.items() if k != "target"} == {
-        k: v for k, v in filed.items() if k != "target"
-    }
-    assert json.dumps(filed) == before
-    assert pin_target(pinned, "DocumentReference/7/_history/2") == pinned
 
 
 STAY = replace(
