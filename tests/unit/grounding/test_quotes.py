@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fixtures.facts import GOUT, context, fact
 from service.context.chosen import Label
-from service.grounding.check import Checker, judge
+from service.grounding.check import Checker, Judge, judge
 from service.grounding.quotation import as_quoted, without_quotation
 from service.grounding.source import Source
 from service.grounding.summary import DraftClaim, Verdict
@@ -106,6 +106,32 @@ def test_a_section_that_stands_only_within_the_quotation_does_not_count() -> Non
     assert faults(stopped.text, stopped) == []
     found = faults("Progress note: “Aspirin stopped on 01-May-2024”", stopped)
     assert {"section_of_the_note_missing", "day_of_the_note_missing"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("written", "quoted", "is_so"),
+    [
+        ("Neck: Supple. No masses were felt.", "No masses were felt.", True),
+        ("Neck: Supple. No masses were felt.", "masses were felt.", False),
+        ("- Neck: Supple. No masses were felt.", "Neck: Supple.", True),
+        (
+            "Husband was interviewed. She smokes ten cigarettes a day.",
+            "She smokes ten cigarettes a day.",
+            False,
+        ),
+        ("The following is not true. Cancer was found.", "Cancer was found.", False),
+        ("Mother: Diabetes. Asthma was found early.", "Asthma was found early.", False),
+        ("Stopped: Aspirin. It was well tolerated.", "It was well tolerated.", False),
+    ],
+)
+def test_a_sentence_of_a_passage_is_quoted_alone_unless_another_binds_it(
+    written: str, quoted: str, is_so: bool
+) -> None:
+    whole = passage(written)
+    text = f"{FRAME}“{quoted}”"
+    verdict, _ = Judge("female").verdict(text, [whole])
+    assert (verdict is Verdict.SUPPORTED) is is_so
+    assert Judge("female").verdict(f"{FRAME}“{written}”", [whole])[0] is Verdict.SUPPORTED
 
 
 def test_two_quotations_and_another_fact_stand_side_by_side_and_lend_each_other_nothing() -> None:
