@@ -138,6 +138,11 @@ class Session:
         """Close every connection."""
         await self._client.aclose()
 
+    @property
+    def wire(self) -> httpx.AsyncClient:
+        """The client itself, its byte limits included: for answers that are read piece by piece."""
+        return self._client
+
     def url(self, path: str) -> str:
         """Return the URL of a path below the base URL."""
         return f"{self.base_url}/{path.lstrip('/')}" if path else self.base_url

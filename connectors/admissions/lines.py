@@ -83,12 +83,11 @@ async def _opened(
     headers = {"Accept": "application/fhir+ndjson, application/ndjson"}
     if offset:  # a range counts compressed bytes, where a server compresses: ask it not to
         headers |= {"Range": f"bytes={offset}-", "Accept-Encoding": "identity"}
-    wire = session._client
-    request = wire.build_request("GET", url, headers=headers, extensions={MAX_BYTES: max_bytes})
+    request = session.wire.build_request("GET", url, headers=headers, extensions={MAX_BYTES: max_bytes})
     auth = session.auth if with_token else NoAuth()
     try:
         async with asyncio.timeout(session.limits.total_s):
-            response = await wire.send(request, auth=auth, stream=True)
+            response = await session.wire.send(request, auth=auth, stream=True)
     except TimeoutError:
         raise TimedOut(f"{origin} did not answer in time.") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as failure:
