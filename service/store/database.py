@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlmodel import Session
 
 from service.errors import StoreError
@@ -26,6 +28,7 @@ from service.store.failure import told_plainly
 from service.store.tables import KeyCheckTable
 
 BUSY_TIMEOUT_MS = 10_000
+_BUSY_POLL_S = 0.02
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
 """The write-ahead log grows by every chart that is kept, 100 MB and more: it is cut back after each turn."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -137,13 +140,28 @@ def _make_private(path: Path) -> None:
 def _migrate(engine: Engine) -> None:
     with engine.connect() as connection:
         connection.exec_driver_sql("ROLLBACK")  # the mode of the log cannot change inside a transaction
-        connection.exec_driver_sql("PRAGMA journal_mode=WAL").close()
+        _use_write_ahead_log(connection)
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
+
+
+def _use_write_ahead_log(connection: Connection) -> None:
+    """Wait for other processes here: the busy timeout does not hold for a change of the log's mode."""
+    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL").close()
+        except OperationalError as error:
+            code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+            if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > until:
+                raise
+            time.sleep(_BUSY_POLL_S)
+        else:
+            return
 
 
 def _prepare_connection(dbapi_connection: Any, _record: Any) -> None:

@@ -100,6 +100,25 @@ def test_whoever_starts_together_on_a_new_database_finds_it_whole(
     store.close()
 
 
+@pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+def test_a_new_database_that_another_process_is_making_is_waited_for(
+    url: str, cipher: Cipher, lock: str
+) -> None:
+    path_of(url).parent.mkdir(parents=True, exist_ok=True)
+    other = sqlite3.connect(path_of(url), isolation_level=None, check_same_thread=False)
+    other.execute(lock)
+    release = threading.Timer(0.5, other.execute, ["ROLLBACK"])
+    release.start()
+    store = SqlStore(url, cipher)
+    store.save(make_run(run_id=RunId("waited")))
+    store.close()
+    release.join()
+    other.close()
+    with sqlite3.connect(path_of(url)) as looked:
+        assert looked.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    looked.close()
+
+
 def test_a_change_that_waited_for_another_writer_is_made_and_not_refused(store: SqlStore, url: str) -> None:
     for name in ("run-1", "run-2"):
         store.save(make_run(run_id=RunId(name)))
