@@ -28,7 +28,7 @@ from service.context.templates import Library, TemplateSet, open_library
 from service.digest import Digester
 from service.engine.prompt import Completion, Engine, EngineInfo, Message
 from service.entailment import SecondPass
-from service.errors import EpicrisisError, RecordError
+from service.errors import EpicrisisError, RecordError, StoreError
 from service.filing.desk import Desk, Manner
 from service.filing.publish import Published, publish
 from service.grounding.complete import complete_summary
@@ -116,6 +116,19 @@ class Stopwatch:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A record that was read, and the inputs that name its run."""
+
+    pull: Pull = field(repr=False)
+    record: PatientRecord = field(repr=False)
+    templates: TemplateSet
+    info: EngineInfo
+    inputs: RunInputs = field(repr=False)
+    actor: str
+    watch: Stopwatch = field(repr=False)
+
+
 class Summarizer:
     """The use case with its edges plugged in. One instance serves many patients."""
 
@@ -169,10 +182,34 @@ class Summarizer:
         incomplete record is stored and reported, not filed (SAFETY 6). Raises ConnectorError, RecordError,
         EngineError, StoreError or FilingError.
         """
+        ready = await self.prepare(
+            patient_id, kind=kind, encounter=encounter, attempt=attempt, actor=actor, tell=tell
+        )
+        earlier = None if dry_run else await self.find_earlier(ready)
+        if isinstance(earlier, Outcome):
+            return earlier
+        return await self.file(ready, earlier or await self.draft(ready), dry_run=dry_run)
+
+    async def prepare(
+        self,
+        patient_id: str,
+        *,
+        kind: str = "history",
+        encounter: str | None = None,
+        attempt: int = 1,
+        actor: str = "system:cli",
+        tell: Progress = lambda stage, detail: None,
+        as_kept: bool = False,
+    ) -> Ready:
+        """Fetch and assemble a record, and name its run key. Nothing is generated, nothing is written.
+
+        With `as_kept`, the chart is taken as the last fetch left it in the vault, without a request. Raises
+        ConnectorError, RecordError, EngineError or StoreError.
+        """
         watch = Stopwatch(tell)
         templates = self._library.load(kind)
         with watch.stage("fetch"):
-            pull = await self._fetch(patient_id, actor, tell)
+            pull = await (self._kept(patient_id) if as_kept else self._fetch(patient_id, actor, tell))
         with watch.stage("assemble"):
             texts = await asyncio.to_thread(read_texts, pull.resources, pull.binaries, self._texts)
             record = await asyncio.to_thread(self._assemble, pull, texts)
@@ -180,18 +217,34 @@ class Summarizer:
             raise RecordError("This encounter is not in the patient's record.", "Give it as Encounter/<id>.")
         info = await self._engine.describe()
         inputs = self._inputs(record, texts, templates, info, encounter or "", attempt)
-        earlier = await self._earlier(inputs, dry_run)
-        if isinstance(earlier, str):
-            return await self._unchanged(inputs, record, earlier, watch)
-        run = earlier or await self._draft(inputs, pull, record, templates, info, actor, watch)
+        return Ready(pull, record, templates, info, inputs, actor, watch)
+
+    async def find_earlier(self, ready: Ready) -> StoredRun | Outcome | None:
+        """Return what these inputs already led to: a document (Outcome), or a stored run to file as it is."""
+        document = await self._ehr.find_document(DOCUMENT_SYSTEM, ready.inputs.key)
+        stored = await asyncio.to_thread(self._store.find_by_key, ready.inputs.key)
+        if document and (stored is None or stored.state is not RunState.GENERATED):
+            return _unchanged(ready, stored, document)
+        return stored  # one that is GENERATED was interrupted: filing it again completes what is there
+
+    async def file(self, ready: Ready, run: StoredRun, *, dry_run: bool = False) -> Outcome:
+        """File a stored run, or say why not. What is written depends on the stored run alone."""
+        watch = ready.watch
         with watch.stage("publish"):
-            done = await self._publish(run, dry_run, actor)
+            done = await self._publish(run, dry_run, ready.actor)
         await asyncio.to_thread(self._store.finish, run.run_id, done.state, done.document, "", watch.seconds)
         return replace(
-            _outcome(run, record, done.state, done.document, done.reason, watch.seconds),
-            resources_changed=pull.changed,
+            _outcome(run, ready.record, done.state, done.document, done.reason, watch.seconds),
+            resources_changed=ready.pull.changed,
             is_stopped=done.is_stopped,
         )
+
+    async def _kept(self, patient_id: str) -> Pull:
+        patient = f"Patient/{patient_id.removeprefix('Patient/')}"
+        pull = await asyncio.to_thread(self._snapshot(patient).load)
+        if pull is None:
+            raise StoreError("The chart is not kept any more.", "Fetch it again.")
+        return pull
 
     async def _fetch(self, patient_id: str, actor: str, tell: Progress) -> Pull:
         patient = f"Patient/{patient_id.removeprefix('Patient/')}"
@@ -270,41 +323,11 @@ class Summarizer:
     def _most_windows(self, info: EngineInfo) -> int:
         return info.profile.digest_windows if self._windows is None else self._windows
 
-    async def _earlier(self, inputs: RunInputs, dry_run: bool) -> StoredRun | str | None:
-        """Return the document that these inputs already led to, or a stored run of them to file as it is."""
-        if dry_run:
-            return None
-        document = await self._ehr.find_document(DOCUMENT_SYSTEM, inputs.key)
-        stored = await asyncio.to_thread(self._store.find_by_key, inputs.key)
-        if document and (stored is None or stored.state is not RunState.GENERATED):
-            return document
-        return stored  # one that is GENERATED was interrupted: filing it again completes what is there
-
-    async def _unchanged(
-        self, inputs: RunInputs, record: PatientRecord, document: str, watch: Stopwatch
-    ) -> Outcome:
-        reason = "This record is already summarised; no new document was written."
-        stored = await asyncio.to_thread(self._store.find_by_key, inputs.key)
-        if stored is not None:
-            return _outcome(stored, record, RunState.UNCHANGED, document, reason, watch.seconds)
-        # Filed by another installation, or our store was lost: the EHR is the truth.
-        return Outcome(
-            patient=inputs.patient, run_id="", state=RunState.UNCHANGED, document=document,
-            resources=record.seen, facts=len(record.facts), skipped=record.seen - record.kept,
-            prompt_tokens=0, claims_published=0, claims_dropped=0, seconds=watch.seconds, reason=reason,
-        )  # fmt: skip
-
-    async def _draft(
-        self,
-        inputs: RunInputs,
-        pull: Pull,
-        record: PatientRecord,
-        templates: TemplateSet,
-        info: EngineInfo,
-        actor: str,
-        watch: Stopwatch,
-    ) -> StoredRun:
+    async def draft(self, ready: Ready) -> StoredRun:
         """Choose, render, generate and verify; store all of it before anything is written anywhere."""
+        pull, record, templates, info, inputs, actor, watch = (
+            ready.pull, ready.record, ready.templates, ready.info, ready.inputs, ready.actor, ready.watch,
+        )  # fmt: skip
         with watch.stage("choose"):
             context = await self._choose(record, templates, info, inputs, watch)
             requests = requests_for(context, templates, info.profile, seed=SEED)
@@ -405,6 +428,19 @@ class Summarizer:
 
     def _record(self, action: Action, actor: str, patient: str, **more: Any) -> None:
         self._audit.append(AuditEntry(action, actor, patient, self._clock(), **more))
+
+
+def _unchanged(ready: Ready, stored: StoredRun | None, document: str) -> Outcome:
+    reason = "This record is already summarised; no new document was written."
+    record, seconds = ready.record, ready.watch.seconds
+    if stored is not None:
+        return _outcome(stored, record, RunState.UNCHANGED, document, reason, seconds)
+    # Filed by another installation, or our store was lost: the EHR is the truth.
+    return Outcome(
+        patient=ready.inputs.patient, run_id="", state=RunState.UNCHANGED, document=document,
+        resources=record.seen, facts=len(record.facts), skipped=record.seen - record.kept,
+        prompt_tokens=0, claims_published=0, claims_dropped=0, seconds=seconds, reason=reason,
+    )  # fmt: skip
 
 
 def with_key(inputs: RunInputs) -> RunInputs:
