@@ -229,15 +229,22 @@ class Summarizer:
 
     async def file(self, ready: Ready, run: StoredRun, *, dry_run: bool = False) -> Outcome:
         """File a stored run, or say why not. What is written depends on the stored run alone."""
-        watch = ready.watch
-        with watch.stage("publish"):
-            done = await self._publish(run, dry_run, ready.actor)
-        await asyncio.to_thread(self._store.finish, run.run_id, done.state, done.document, "", watch.seconds)
+        done = await self.file_stored(run, ready.actor, ready.watch, dry_run=dry_run)
         return replace(
-            _outcome(run, ready.record, done.state, done.document, done.reason, watch.seconds),
+            _outcome(run, ready.record, done.state, done.document, done.reason, ready.watch.seconds),
             resources_changed=ready.pull.changed,
             is_stopped=done.is_stopped,
         )
+
+    async def file_stored(
+        self, run: StoredRun, actor: str, watch: Stopwatch | None = None, *, dry_run: bool = False
+    ) -> Published:
+        """File a run that another process may have made, and keep what became of it."""
+        watch = watch or Stopwatch(lambda stage, detail: None, dict(run.seconds))
+        with watch.stage("publish"):
+            done = await self._publish(run, dry_run, actor)
+        await asyncio.to_thread(self._store.finish, run.run_id, done.state, done.document, "", watch.seconds)
+        return done
 
     async def _kept(self, patient_id: str) -> Pull:
         patient = f"Patient/{patient_id.removeprefix('Patient/')}"
@@ -460,6 +467,8 @@ def _record_digest(record: PatientRecord, policy: Policy, texts: Mapping[str, Ex
     gaps = sorted((gap.resource_type or "", gap.reason.value) for gap in record.gaps)
     unread = sorted((key, text.unread) for key, text in texts.items() if text.unread)
     read = [record.digest, gaps, policy, unread]
+    if record.identity.security:  # its labels go on the document, and a restricted Patient is no input itself
+        read.append(record.identity.security)
     return hashlib.sha256(msgspec.json.encode(read, order="sorted")).hexdigest()
 
 
