@@ -30,7 +30,8 @@
     │   ├── TooLarge              more bytes than the limit, before or after decompression
     │   ├── RequestRejected       400, 422 and other 4xx
     │   ├── WrongRelease          the server does not speak FHIR R4
-    │   └── CensusUnreadable      a census file that is no such table
+    │   ├── CensusUnreadable      a census file that is no such table
+    │   └── SiteListUnreadable    a list of opt-outs that cannot be read whole
     └── ConflictError        11   409
         └── PreconditionFailed    412
 

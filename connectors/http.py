@@ -72,13 +72,19 @@ _METER: ContextVar[Meter | None] = ContextVar("connectors_meter", default=None)
 
 @contextmanager
 def metered() -> Iterator[Meter]:
-    """Count the exchanges of this block and of the tasks it starts."""
-    meter = Meter()
+    """Count the exchanges of this block and of the tasks it starts; a block around it counts them too.
+
+    What was counted reaches the outer meter when this block ends, by an error as well.
+    """
+    outer, meter = _METER.get(), Meter()
     token = _METER.set(meter)
     try:
         yield meter
     finally:
         _METER.reset(token)
+        if outer is not None:
+            outer.requests += meter.requests
+            outer.bytes += meter.bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,5 +41,7 @@ class Limits:
     """A record that was read whole longer ago is read whole again, whatever a refresh would find."""
     max_rereads: int = 50
     """Resources that a refresh looks up one by one to see whether they were deleted."""
+    batch_entries: int = 100
+    """Reads in one batch Bundle: servers cap them, and work them off one after the other."""
     allow_plain_http: bool = False
     """Unencrypted http to hosts other than this one."""

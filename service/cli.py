@@ -17,7 +17,19 @@ import uvicorn
 from connectors.errors import BrokenJson, ConnectorError
 from connectors.fhir.codec import decode
 from service.api.security import check_bind
-from service.commands import attest, recall, stale, stop, verify, withdraw
+from service.commands import (
+    admissions,
+    attest,
+    audit,
+    recall,
+    schedule,
+    stale,
+    stop,
+    sweep,
+    verify,
+    withdraw,
+    work,
+)
 from service.context.choose import TokenCount, choose_facts, required_in
 from service.context.render import whole_chat
 from service.context.stay import find_stay
@@ -298,7 +310,7 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-for command in (attest, withdraw, recall, stop, stale, verify):
+for command in (attest, withdraw, recall, stop, stale, verify, sweep, work, schedule, admissions, audit):
     command.register(app)
 
 
@@ -411,7 +423,15 @@ def _stored(settings: Settings, run: str) -> StoredRun:
             raise FilingError(
                 "This summary is stopped: it is not shown.", "`epicrisis stop` lists what is halted."
             )
-        audit.append(AuditEntry(Action.VIEW, "system:cli", stored.inputs.patient, utc_now(), run_id=run))
+        seen = AuditEntry(
+            Action.VIEW,
+            "system:cli",
+            stored.inputs.patient,
+            utc_now(),
+            run_id=run,
+            server=stored.inputs.server,
+        )
+        audit.append(seen)
         return stored
     finally:
         store.close()

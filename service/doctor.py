@@ -51,7 +51,8 @@ def _store(settings: Settings) -> Finding:
     def look() -> str:
         store, audit = open_store(settings)
         try:
-            return f"{store.rows(limit=0)[1]} runs stored, patient text encrypted"
+            place, runs = store.database.describe(), store.rows(limit=0)[1]
+            return f"{place}: {runs} runs stored, patient text encrypted"
         finally:
             store.close()
             audit.close()

@@ -41,6 +41,8 @@ _SCHEMA = "epicrisis_queue"
 _ACTIVE = ["PENDING", "ENQUEUED", "DELAYED"]
 _DONE = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 _PAGE = 500
+_ENDED = {"state": "skipped", "reason": "ended"}
+"""What a visit comes to that was cancelled: the stay ended meanwhile."""
 _log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
@@ -116,7 +118,11 @@ async def _visit(admission_id: str, kind: str) -> Json:
             break
         with SetWorkflowID(f"run-{found['key']}-{found['epoch']}"):
             handle = await DBOS.start_workflow_async(_run, admission_id, kind, found["key"], me)
-        made = await handle.get_result()
+        try:
+            made = await handle.get_result()
+        except DBOSAwaitedWorkflowCancelledError:
+            outcome = dict(_ENDED)
+            break
         is_mine = made.get("visit") == me
         if is_mine:
             _add(spent, made)
@@ -185,13 +191,15 @@ class Durable:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
 
-    async def order(self, visit: str, admission_id: str, kind: str, *, priority: int = 10) -> None:
-        """Order a visit under an id of its own; one that was ordered before is not ordered twice.
+    async def order(self, occasion: str, admission_id: str, kind: str, *, priority: int = 10) -> str:
+        """Order a visit on an occasion, and return its id; one on the same occasion is not ordered twice.
 
         A lower priority goes first. Raises StoreError.
         """
+        visit = f"{occasion}/{admission_id}"
         with _plainly(), SetWorkflowID(visit), SetEnqueueOptions(priority=priority):
             await DBOS.enqueue_workflow_async(QUEUE, _visit, admission_id, kind)
+        return visit
 
     async def outcome(self, visit: str) -> Json:
         """Wait for what became of a visit. Raises StoreError."""
@@ -200,21 +208,31 @@ class Durable:
             try:
                 answer: Json = await handle.get_result(polling_interval_sec=self._queue.poll_s)
             except DBOSAwaitedWorkflowCancelledError:
-                return {"state": "skipped", "reason": "ended"}
+                return dict(_ENDED)
         return answer
 
-    async def cancel(self, visit: str) -> None:
-        """Stop a visit, and the generation that it waits for. One that is done stays done."""
-        with _plainly(), suppress(DBOSException):
-            await DBOS.cancel_workflow_async(visit)
+    async def cancel(self, admission_id: str) -> int:
+        """Stop every visit to an admission and the generation it waits for; return how many those were."""
+        with _plainly():
+            visits = [one for one in await self._active("visit") if one.endswith(f"/{admission_id}")]
+            runs = await DBOS.list_workflows_async(
+                status=_ACTIVE, parent_workflow_id=visits or [""], load_input=False, load_output=False
+            )
+            for one in (*visits, *(run.workflow_id for run in runs)):
+                with suppress(DBOSException):
+                    await DBOS.cancel_workflow_async(one)
+        return len(visits)
+
+    async def _active(self, name: str) -> list[str]:
+        found = await DBOS.list_workflows_async(
+            status=_ACTIVE, name=name, load_input=False, load_output=False
+        )
+        return [one.workflow_id for one in found]
 
     async def waiting(self) -> int:
         """Return how many visits are ordered or under way, in all processes. Raises StoreError."""
         with _plainly():
-            found = await DBOS.list_workflows_async(
-                status=_ACTIVE, name="visit", load_input=False, load_output=False
-            )
-        return len(found)
+            return len(await self._active("visit"))
 
     async def take_over(self, worker: str) -> int:
         """Order again what a worker that is dead had under way, and return how much that was."""

@@ -27,6 +27,8 @@ ATTESTED_SYSTEM = "urn:epicrisis:attested"
 """Identifier system of a document that a clinician made final; the value begins with the run key."""
 DEVICE_SYSTEM = "urn:epicrisis:model"
 """Identifier system of the Device that stands for a model; the value is its digest."""
+LASTING = "lasting:"
+"""What the key of a lock begins with that a process holds as long as it lives: no other key shares it."""
 KEPT_AREAS = frozenset({"snapshot", "digest", "probe"})
 """The areas of a Vault: fetched charts, what the engine said about a window of one, and how a model did in
 the probe of the second pass."""
@@ -408,6 +410,14 @@ class AdmissionStore(Protocol):
         """Return where a source stands, or None at its beginning."""
         ...
 
+    def nudge(self) -> None:
+        """Ask whoever watches the admissions to look now."""
+        ...
+
+    def nudges(self) -> int:
+        """Return how often that was asked for, ever."""
+        ...
+
     def begin_tick(self, tick: Tick) -> bool:
         """Keep a tick that begins; False where there was one of this id."""
         ...
@@ -533,6 +543,50 @@ class AuditEntry:
     target: str = ""
     """`DocumentReference/7` or empty."""
     counts: Mapping[str, int] = field(default_factory=dict)
+    server: str = ""
+    """Base URL of the FHIR server that `patient` and `target` are of; empty where nobody said."""
+    by: str = ""
+    """`Practitioner/7`, who answers for the act where `actor` only carried it out; stored encrypted."""
+
+
+@dataclass(frozen=True, slots=True)
+class DueEntry:
+    """One audit entry that a collector does not have yet."""
+
+    number: int
+    handle: str
+    """A keyed hash that this entry has and no other, here or elsewhere: by it a collector's copy is found."""
+    entry: AuditEntry
+    was_tried: bool
+    """True where it may have been written already: an answer was lost, or a process died."""
+
+
+class Outbox(Protocol):
+    """What of the audit log a collector (its base URL) does not have yet. Every method raises StoreError.
+
+    With a `server`, what is about a patient counts only where it is of that server: a reference means another
+    patient on another one.
+    """
+
+    def hold(self, collector: str) -> Closes | None:
+        """Return the right to send to a collector until it is closed, or None where another has it."""
+        ...
+
+    def due(self, collector: str, server: str | None = None, limit: int | None = None) -> Sequence[int]:
+        """Return the numbers of what is due, oldest first; what the collector refused before comes last."""
+        ...
+
+    def count(self, collector: str, server: str | None = None) -> int:
+        """Return how many entries are due."""
+        ...
+
+    def begin(self, collector: str, numbers: Sequence[int], at: datetime) -> Sequence[DueEntry]:
+        """Note that these are about to be sent, and return them."""
+        ...
+
+    def settle(self, collector: str, sent: Sequence[int], refused: Sequence[int], at: datetime) -> None:
+        """Note what the collector took, and what it would not take."""
+        ...
 
 
 class AuditLog(Protocol):

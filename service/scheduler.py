@@ -12,7 +12,6 @@ import logging
 import re
 import tomllib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,11 +24,12 @@ from apscheduler.triggers.cron import CronTrigger
 
 from connectors.admissions.encounter import Ward
 from service.errors import EpicrisisError, SettingsError
-from service.ports import AdmissionStore, Clock, Tick
+from service.pause import waited
+from service.ports import LASTING, AdmissionStore, Clock, Tick
 
 MOST_MISSED = 10_000
 """Ticks that are looked through at a start; a schedule by the minute reaches back a week."""
-LEASE = "scheduler"
+LEASE = f"{LASTING}scheduler"
 LEASE_POLL_S = 5.0
 _NUMBERED_WEEKDAY = re.compile(r"\d")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}", re.ASCII)
@@ -176,7 +176,7 @@ class Scheduler:
         lease = None
         while lease is None:
             lease = await asyncio.to_thread(self.store.hold, LEASE)
-            if lease is None and await _waited(stop, self.lease_poll_s):
+            if lease is None and await waited(stop, self.lease_poll_s):
                 return
         alarm = AsyncIOScheduler(timezone=UTC)
         try:
@@ -241,11 +241,3 @@ def hand_tick(name: str, now: datetime) -> str:
 def wall_of(tick: Tick) -> str:
     """Return the wall time of a tick's id."""
     return tick.id.partition("@")[2]
-
-
-async def _waited(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait so long, or until `stop` is set; tell whether it is."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    return stop.is_set()

@@ -41,8 +41,9 @@ class Settings(BaseSettings):
 
     home: Path = Path(".epicrisis")
     """Folder of the database, the key file, the local engine's logs and the demonstration's data."""
-    database_url: str = ""
-    """SQLAlchemy URL; empty means SQLite in `home`."""
+    database_url: str = Field(default="", repr=False)
+    """SQLAlchemy URL, for example postgresql+psycopg://user:password@host/database; empty means SQLite in
+    `home`."""
     key_file: Path | None = None
     """File of the key that encrypts stored patient text; empty means `home/key`."""
 
@@ -71,6 +72,11 @@ class Settings(BaseSettings):
     write_risk_signed_by: str = ""
     """Who accepted in writing that this server drops what says that a draft is one; empty: nobody."""
 
+    audit_events: str = "off"
+    """Where FHIR AuditEvents of every act go: `off`, `ehr` (the FHIR server), or a collector's base URL."""
+    audit_token: SecretStr = SecretStr("")
+    """Bearer token for the collector; the FHIR server's own is never sent there."""
+
     engine: Literal["vllm", "scripted"] = "vllm"
     engine_url: str = ""
     """An OpenAI-compatible vLLM, for example http://127.0.0.1:8000/v1; empty starts our own."""
@@ -94,11 +100,54 @@ class Settings(BaseSettings):
     budget_tokens: int | None = Field(default=None, ge=200)
     """Token budget of the context; empty: what the model's window leaves, or the profile's limit."""
 
+    schedules: Path | None = None
+    """TOML file of schedules: when which admissions are summarised."""
+    sweep_kind: str = "admission"
+    """Template set of `epicrisis sweep`, and of admissions that are heard of between schedules."""
+    sweep_visits: int = Field(default=4, ge=1, le=256)
+    """Admissions that one worker looks after at a time."""
+    sweep_requests: int = Field(default=8, ge=1, le=1024)
+    """Requests of the schedule that one worker has at the engine at a time: fewer than its seats."""
+    poll_s: float = Field(default=60.0, ge=0)
+    """How often a worker asks who is admitted, in seconds; 0: only when told."""
+    queue_days: int = Field(default=30, ge=1)
+    """How long ended admissions, events, ticks and finished work of the queue are kept."""
+    drain_s: int = Field(default=60, ge=0)
+    """How long a worker that is told to stop gives what is under way, in seconds."""
+    hook_url: str = ""
+    """Address at which the FHIR server reaches this service: it is then told of admissions (Subscription)."""
+    hook_secret: SecretStr = SecretStr("")
+    """What the FHIR server sends with each notification; at least 32 characters."""
+    hl7_host: str = "127.0.0.1"
+    hl7_port: int = Field(default=0, ge=0, le=65535)
+    """Port for HL7 v2 ADT messages (MLLP); 0: none."""
+    hl7_allow_plain: bool = False
+    """Take unencrypted ADT messages from other machines."""
+    census: Path | None = None
+    """CSV file of who is admitted, read anew by every sweep."""
+    authorities: dict[str, str] = {}
+    """Assigning authority of HL7 v2, or system of a census, to the URI that the FHIR server uses."""
+    opt_out_list: Path | None = None
+    """TOML or CSV file of patients and wards that no schedule touches."""
+    opt_out_flags: tuple[str, ...] = ()
+    """`system|code` of the Flags that say no; none: Flags are not asked for."""
+    opt_out_consents: tuple[str, ...] = ()
+    """`system|code` by which Consents name summaries by a machine."""
+    subgroups: tuple[Literal["minors", "obstetrics", "psychiatry"], ...] = ()
+    """Patients outside of the intended use that this site switched on after an evaluation."""
+
     time_zone: str = ""
     """The site's IANA time zone, for calendar days; empty keeps each date as recorded."""
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     """Host headers that the pages answer to."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
+
+    @field_validator("audit_events")
+    @classmethod
+    def _known_collector(cls, value: str) -> str:
+        if value not in ("off", "ehr") and not value.startswith(("https://", "http://")):
+            raise ValueError("off, ehr, or the base URL of a FHIR server")
+        return value
 
     @field_validator("time_zone")
     @classmethod

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from connectors.errors import ConnectorError
 from connectors.fhir.pull import Gap, GapReason, Pull
@@ -120,6 +121,10 @@ class Lookout:
         record = await asyncio.to_thread(self._assemble, pull)
         return compare(run, record, pull.read_at)
 
+    def _read(self, actor: str, run: StoredRun, **more: Any) -> AuditEntry:
+        patient, server = run.inputs.patient, self.ehr.base_url
+        return AuditEntry(Action.READ, actor, patient, self.clock(), run_id=run.run_id, server=server, **more)
+
     async def _pull(self, run: StoredRun, actor: str) -> Pull:
         patient = run.inputs.patient
         snapshot = Snapshot(self.vault, self.ehr.base_url, self.ehr.access_profile, patient)
@@ -127,14 +132,10 @@ class Lookout:
         try:
             pull = await self.ehr.pull(patient.removeprefix("Patient/"), None, known)
         except ConnectorError as error:
-            self.audit.append(
-                AuditEntry(Action.READ, actor, patient, self.clock(), outcome=error.code, run_id=run.run_id)
-            )
+            self.audit.append(self._read(actor, run, outcome=error.code))
             raise
         counts = {"resources": len(pull.resources)}
-        self.audit.append(
-            AuditEntry(Action.READ, actor, patient, self.clock(), run_id=run.run_id, counts=counts)
-        )
+        self.audit.append(self._read(actor, run, counts=counts))
         await asyncio.to_thread(snapshot.keep, pull)
         return pull
 

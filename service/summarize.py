@@ -434,7 +434,8 @@ class Summarizer:
         return await publish(desk, run, actor)
 
     def _record(self, action: Action, actor: str, patient: str, **more: Any) -> None:
-        self._audit.append(AuditEntry(action, actor, patient, self._clock(), **more))
+        entry = AuditEntry(action, actor, patient, self._clock(), server=self._ehr.base_url, **more)
+        self._audit.append(entry)
 
 
 def _unchanged(ready: Ready, stored: StoredRun | None, document: str) -> Outcome:

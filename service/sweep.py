@@ -7,24 +7,17 @@ on.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from connectors.admissions.cursor import Cursor, CursorUnreadable
 from connectors.admissions.encounter import Ward
-from connectors.admissions.polling import Pace, poll_encounters
-from connectors.admissions.stays import Phase
-from connectors.errors import RequestRejected
-from connectors.fhir.client import FhirClient
 from connectors.http import metered
-from service.admissions.form import dump_events
-from service.admissions.roster import ACTOR, Roster
+from service.admissions.ears import Ears
+from service.admissions.roster import ACTOR, Order, Roster
 from service.durable import Durable
 from service.filing.desk import Desk
 from service.filing.withdraw import expire
@@ -44,15 +37,10 @@ class Watch:
     kind: str = "admission"
     """The template set."""
     ward: Ward = field(default_factory=Ward)
-    pace: Pace = field(default_factory=Pace)
     polls: bool = True
     """False where the server offers no Encounter search: then other sources must tell who is admitted."""
-
-    @property
-    def source(self) -> str:
-        """Name where its polling stands: another ward is another cursor."""
-        ward = msgspec.json.encode(self.ward, order="sorted")
-        return f"poll-{hashlib.sha256(ward).hexdigest()[:16]}"
+    listed: Path | None = None
+    """A list by hand: then only those on it are visited, and no other source is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,89 +83,80 @@ class Report:
 class Sweep:
     """Passes over the admissions of one server."""
 
-    client: FhirClient
     store: AdmissionStore
     desk: Desk
     screen: Screen
     durable: Durable
     clock: Clock
+    open_ears: Callable[[], Ears]
     open_roster: Callable[[], Roster]
     tell: Tell = lambda what, done, total: None
 
     async def run(self, watch: Watch, tick_id: str) -> Report | None:
-        """Make one pass, and return what it came to; None where this tick was begun before.
+        """Make one pass, or go on with one that was cut off; None where this tick was finished before.
 
         Raises ConnectorError where the server cannot be asked who is admitted, and StoreError.
         """
         started = time.monotonic()
         tick = Tick(tick_id, watch.name, self.clock())
-        if not await asyncio.to_thread(self.store.begin_tick, tick):
+        if not await asyncio.to_thread(self._begin, tick):
             return None
         odd: Counter[str] = Counter()
         with metered() as meter:
-            going_on = await self.look(watch, odd)
-            withdrawn = await self._withdraw_lapsed(going_on)
+            is_meant = await self.look(watch, odd)
+            admissions = await asyncio.to_thread(self.store.admissions, self.desk.ehr.base_url)
+            withdrawn = await self._withdraw_lapsed(admissions)
             await self.screen.renew()
-            admissions = await self._watched(watch, going_on)
-        outcomes = await self._visit(admissions, watch, tick_id)
+        outcomes = await self._visit([one for one in admissions if is_meant(one)], watch, tick_id)
         report = _report(outcomes, meter.requests, time.monotonic() - started, odd, withdrawn)
         await asyncio.to_thread(self.store.end_tick, tick_id, self.clock(), report.shape())
         return report
 
-    async def look(self, watch: Watch, odd: Counter[str]) -> frozenset[str]:
-        """Ask who is admitted, act on the news, and return the stays that go on as the server says.
+    def _begin(self, tick: Tick) -> bool:
+        if self.store.begin_tick(tick):
+            return True
+        last = self.store.last_tick(tick.schedule)
+        return last is not None and last.id == tick.id and last.finished_at is None
 
-        Raises ConnectorError where the server cannot be asked at all, and StoreError.
+    async def look(
+        self, watch: Watch, odd: Counter[str], order: Order | None = None
+    ) -> Callable[[Admission], bool]:
+        """Ask who is admitted, act on the news, and return who is to be visited.
+
+        `order` has everybody visited at once of whom there is news; without it they wait for the pass.
+        Raises ConnectorError where the server cannot be asked at all, SettingsError and StoreError.
         """
         self.tell("admissions", 0, 0)
-        stays: frozenset[str] = frozenset()
-        if watch.polls:
-            stays = await self._poll(watch, odd)
+        ears = self.open_ears()
+        going_on: frozenset[str] = frozenset()
+        names: frozenset[str] = frozenset()
+        if watch.listed is not None:
+            names = await ears.read_list(watch.listed)
+        else:
+            going_on = await ears.poll(watch.ward) if watch.polls else frozenset()
+            await ears.read_census()
         roster = self.open_roster()
+        if order is not None:
+            roster.order = order
         await roster.heed_all()
-        odd.update(roster.counts)
-        return stays
+        odd.update(ears.odd + roster.counts)
+        if watch.listed is not None:
+            return lambda one: bool(names & {one.patient, one.encounter})
+        is_part = bool(watch.ward.locations or watch.ward.providers or watch.ward.services)
+        return lambda one: not is_part or one.encounter in going_on
 
-    async def _poll(self, watch: Watch, odd: Counter[str]) -> frozenset[str]:
-        try:
-            batch = await poll_encounters(
-                self.client, watch.ward, await self._cursor(watch), now=self.clock(), pace=watch.pace
-            )
-        except RequestRejected:
-            odd["no_encounter_search"] += 1
-            return frozenset()
-        cursor = batch.cursor
-        events = dump_events(batch.events)
-        await asyncio.to_thread(self.store.hear, events, watch.source, cursor.dump())
-        odd.update(batch.odd)
-        if not batch.is_complete:
-            odd["look_incomplete"] += 1
-        return frozenset(stay.id for stay in cursor.stays if stay.phase is Phase.OPEN)
-
-    async def _cursor(self, watch: Watch) -> Cursor:
-        kept = await asyncio.to_thread(self.store.cursor, watch.source)
-        try:
-            return Cursor() if kept is None else Cursor.load(kept)
-        except CursorUnreadable:
-            return Cursor()
-
-    async def _withdraw_lapsed(self, going_on: frozenset[str]) -> int:
+    async def _withdraw_lapsed(self, admissions: Sequence[Admission]) -> int:
+        going_on = frozenset(one.encounter for one in admissions)
         lapsed = await expire(self.desk, self.clock(), actor=ACTOR, going_on=going_on)
         return sum(one.result == "withdrawn" for one in lapsed)
-
-    async def _watched(self, watch: Watch, going_on: frozenset[str]) -> list[Admission]:
-        """Return who is to be visited: of a part of the house, only the stays that its search brings."""
-        found = await asyncio.to_thread(self.store.admissions, self.desk.ehr.base_url)
-        is_part = bool(watch.ward.locations or watch.ward.providers or watch.ward.services)
-        return [one for one in found if not is_part or one.encounter in going_on]
 
     async def _visit(
         self, admissions: Sequence[Admission], watch: Watch, tick_id: str
     ) -> list[Mapping[str, Any]]:
-        visits = [f"{tick_id}/{one.id}" for one in admissions]
-        for number, (visit, one) in enumerate(zip(visits, admissions, strict=True), 1):
-            await self.durable.order(visit, one.id, watch.kind)
-            self.tell("ordered", number, len(visits))
+        visits = []
+        for one in admissions:
+            visits.append(await self.durable.order(tick_id, one.id, watch.kind))
+            self.tell("ordered", len(visits), len(admissions))
         outcomes: list[Mapping[str, Any]] = []
         for number, visit in enumerate(visits, 1):
             outcomes.append(await self.durable.outcome(visit))

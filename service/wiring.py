@@ -2,44 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
+from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI
+from sqlalchemy import make_url
 
+from connectors.admissions.consents import PreferenceRules, parse_codes
+from connectors.admissions.events import Event
+from connectors.admissions.mllp import MllpLimits, MllpServer
+from connectors.admissions.resolve import Resolver
+from connectors.admissions.sitelist import ListFile
+from connectors.admissions.subscription import Hook
 from connectors.auth import Auth, BasicAuth, BearerAuth, NoAuth, SmartBackendAuth
+from connectors.fhir.audit import AuditRepository
 from connectors.fhir.client import FhirClient
 from connectors.fhir.ehr import FhirEhr
 from connectors.fhir.write_offer import read_offer
 from connectors.keys import SigningKey
 from connectors.limits import Limits
+from service.admissions.ears import Ears
+from service.admissions.roster import Roster
+from service.admissions.screen import EligibilityScreen
 from service.api.app import LOCAL_USER, create_app
+from service.api.hooks import PATH as HOOK_PATH
+from service.api.hooks import Hooks
+from service.audit.balp import Scene
+from service.audit.send import Courier, Sender
 from service.context.templates import open_library
+from service.durable import Durable, Queue, open_queue
+from service.eligibility import EligibilityRules, Subgroup
+from service.engine.counted import CountedEngine
 from service.engine.local import LocalEngine
 from service.engine.openai import OpenAIEngine
 from service.engine.profiles import profile_for
 from service.engine.prompt import Engine, Profile
 from service.engine.scripted import ScriptedEngine
 from service.engine.weights import DEMONSTRATION_MODEL, prepare_demonstration_model, resolve_model
+from service.engine.window import SCHEDULE, Urgency, Window
 from service.entailment import SecondPass
 from service.errors import SettingsError
 from service.filing.desk import Desk, Manner
-from service.ports import KEPT_AREAS, StoredRun
+from service.ports import KEPT_AREAS, Admission, StoredRun
 from service.record.assemble import Policy
+from service.scheduler import Schedule, Scheduler, read_schedules
 from service.settings import FhirAuth, Settings
 from service.signing import KEY_FILE, Signer
 from service.staleness import Lookout, Staleness
 from service.store.cipher import Cipher
 from service.store.database import open_cipher
+from service.store.outbox import SqlOutbox
 from service.store.sql import SqlAuditLog, SqlStore
+from service.store.sweeps import SqlAdmissions
+from service.store.urgency import SqlUrgency
 from service.store.vault import SqlVault
 from service.summarize import Progress, Summarizer
+from service.sweep import Sweep, Watch
+from service.visits import Visits
+from service.watchman import Watchman
+from service.worker import Pulse, take_place
 from service.writeback.profiles import choose_profile, profile_named
 
 
@@ -136,9 +166,18 @@ def _auth(settings: Settings, url: str) -> Auth:
                 url,
                 _need(settings.fhir_client_id, "EPICRISIS_FHIR_CLIENT_ID"),
                 SigningKey.from_file(settings.fhir_private_key),
-                settings.fhir_scope,
+                _scope(settings),
                 allow_plain_http=settings.fhir_allow_http,
             )
+
+
+def _scope(settings: Settings) -> str:
+    """Return the scope to ask for; a server that has not granted one of them gives no token at all."""
+    return (
+        f"{settings.fhir_scope} system/AuditEvent.c"
+        if settings.audit_events == "ehr"
+        else settings.fhir_scope
+    )
 
 
 def _need(value: str, name: str) -> str:
@@ -189,6 +228,30 @@ async def open_summarizer(
     settings: Settings, fhir_url: str | None, tell: Progress
 ) -> AsyncIterator[Summarizer]:
     """Plug everything in; close everything when the block ends, well or badly."""
+    async with _open_use_case(settings, fhir_url, tell) as plugged:
+        yield plugged.summarizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Plugged:
+    """The use case, and the edges that it was given."""
+
+    summarizer: Summarizer
+    client: FhirClient
+    ehr: FhirEhr
+    store: SqlStore
+    audit: SqlAuditLog
+    tell_collector: Courier | None
+
+
+@asynccontextmanager
+async def _open_use_case(
+    settings: Settings,
+    fhir_url: str | None,
+    tell: Progress,
+    before: Callable[[Engine], Engine] = lambda engine: engine,
+) -> AsyncIterator[_Plugged]:
+    """Plug the use case in; `before` puts something before the engine."""
     library = open_library(settings.prompts)
     async with AsyncExitStack() as stack:
         store, audit = open_store(settings)
@@ -199,11 +262,13 @@ async def open_summarizer(
             stack.callback(vault.close)
         client = fhir_client(settings, fhir_url)
         stack.push_async_callback(client.aclose)
+        tell_collector = await stack.enter_async_context(telling_collector(settings, client, audit))
         engine = build_engine(settings, tell)
         stack.push_async_callback(engine.aclose)
-        yield Summarizer(
-            ehr=FhirEhr(client, now=utc_now),
-            engine=engine,
+        ehr = FhirEhr(client, now=utc_now)
+        summarizer = Summarizer(
+            ehr=ehr,
+            engine=before(engine),
             store=store,
             audit=audit,
             clock=utc_now,
@@ -216,6 +281,164 @@ async def open_summarizer(
             second_pass=SecondPass(vault) if settings.second_pass == "auto" else None,  # noqa: S105
             manner=partial(manner_of, settings, client),
         )
+        yield _Plugged(summarizer, client, ehr, store, audit, tell_collector)
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """Everything that looks after admissions, open in this process."""
+
+    sweep: Sweep
+    pulse: Pulse
+    store: SqlAdmissions
+    durable: Durable
+    client: FhirClient
+
+    async def order(self, admission: Admission, kind: str) -> str:
+        """Have one admission visited before those of a sweep."""
+        return await self.durable.order(f"heard-{secrets.token_hex(8)}", admission.id, kind, priority=5)
+
+
+@asynccontextmanager
+async def open_rounds(
+    settings: Settings, fhir_url: str | None, tell: Progress, *, drain_s: int = 0
+) -> AsyncIterator[Rounds]:
+    """Plug in what looks after admissions; close it when the block ends, well or badly.
+
+    What is under way then gets `drain_s` seconds; the rest stays in the queue.
+    """
+    url, cipher = _database(settings)
+    async with AsyncExitStack() as stack:
+        admissions = SqlAdmissions(url, cipher, utc_now)
+        stack.callback(admissions.close)
+        urgency = SqlUrgency(admissions.database)
+        place = take_place(admissions, socket.gethostname().partition(".")[0])
+        stack.callback(place.lock.close)
+        plugged = await stack.enter_async_context(
+            _open_use_case(settings, fhir_url, tell, partial(_at_night, settings, urgency))
+        )
+        client, ehr, store = plugged.client, plugged.ehr, plugged.store
+        manner = await manner_of(settings, client)
+        desk = Desk(ehr, store, store, plugged.audit, utc_now, manner, plugged.tell_collector)
+        screen = EligibilityScreen(
+            client=client, store=admissions, documents=store, clock=utc_now, zone=_zone(settings),
+            rules=EligibilityRules(frozenset(map(Subgroup, settings.subgroups))),
+            wishes=PreferenceRules(
+                parse_codes(settings.opt_out_flags), parse_codes(settings.opt_out_consents)
+            ),
+            site_list=ListFile(settings.opt_out_list) if settings.opt_out_list else None,
+        )  # fmt: skip
+        visits = Visits(
+            plugged.summarizer, ehr, admissions, store, screen, utc_now,
+            keeps=desk.manner.file_when == "attested",
+        )  # fmt: skip
+        durable = await open_queue(_queue(settings, place.name), visits)
+        stack.push_async_callback(durable.close, drain_s)
+
+        async def cancel(admission: Admission) -> None:
+            await durable.cancel(admission.id)
+
+        def open_roster() -> Roster:
+            resolver = Resolver(client, authorities=settings.authorities)
+            return Roster(admissions, resolver, desk, cancel=cancel)
+
+        def open_ears() -> Ears:
+            return Ears(client, admissions, utc_now, _zone(settings), census=settings.census)
+
+        yield Rounds(
+            Sweep(admissions, desk, screen, durable, utc_now, open_ears, open_roster),
+            Pulse(place, admissions, durable, utc_now, software_version()),
+            admissions,
+            durable,
+            client,
+        )
+
+
+def open_watchman(settings: Settings, rounds: Rounds) -> Watchman:
+    """Return what a worker does beside the queue. Raises SettingsError."""
+    known = schedules(settings)
+    watches = tuple(watch_of_schedule(one) for one in known.values())
+
+    async def run(schedule: Schedule, tick_id: str) -> None:
+        await rounds.sweep.run(watch_of_schedule(schedule), tick_id)
+
+    return Watchman(
+        sweep=rounds.sweep,
+        watches=watches or (Watch("all", settings.sweep_kind),),
+        pulse=rounds.pulse,
+        scheduler=Scheduler(known, rounds.store, utc_now, run),
+        store=rounds.store,
+        client=rounds.client,
+        clock=utc_now,
+        order=rounds.order,
+        poll_s=settings.poll_s,
+        keep_days=settings.queue_days,
+        hook=hook(settings),
+        adt=partial(_adt, settings, rounds.sweep.open_ears) if settings.hl7_port else None,
+    )
+
+
+def watch_of_schedule(schedule: Schedule) -> Watch:
+    """Return whom a schedule looks after."""
+    return Watch(schedule.name, schedule.kind, schedule.ward, polls=schedule.polls)
+
+
+def hook(settings: Settings) -> Hook | None:
+    """Return how the FHIR server tells us of admissions; None where it does not. Raises SettingsError."""
+    if not settings.hook_url:
+        return None
+    secret = settings.hook_secret.get_secret_value()
+    try:
+        return Hook(settings.hook_url.rstrip("/") + HOOK_PATH, secret)
+    except ValueError as error:
+        raise SettingsError("EPICRISIS_HOOK_SECRET cannot be used.", str(error)) from None
+
+
+def _adt(settings: Settings, open_ears: Callable[[], Ears]) -> MllpServer:
+    ears = open_ears()
+
+    async def keep(event: Event) -> None:
+        await ears.hear([event])
+
+    return MllpServer(
+        keep, _zone(settings), utc_now, settings.hl7_host, settings.hl7_port,
+        limits=MllpLimits(allow_plain=settings.hl7_allow_plain),
+    )  # fmt: skip
+
+
+def _at_night(settings: Settings, urgency: Urgency, engine: Engine) -> Engine:
+    """Let the schedule keep few requests at the engine, and give way to whoever waits."""
+    waiting = partial(urgency.waits, SCHEDULE)
+    return CountedEngine(Window(engine, settings.sweep_requests, waiting, priority=SCHEDULE))
+
+
+def _queue(settings: Settings, worker: str) -> Queue:
+    """Return where the queue lies: beside the SQLite file, or in the same PostgreSQL."""
+    url, _ = _database(settings)
+    if url.startswith("sqlite:"):
+        path = Path(make_url(url).database or "")
+        url = f"sqlite:///{path.with_name(f'{path.stem}-queue{path.suffix}')}"
+    return Queue(url, worker, seats=settings.sweep_visits)
+
+
+def _zone(settings: Settings) -> tzinfo:
+    return ZoneInfo(settings.time_zone) if settings.time_zone else UTC
+
+
+def schedules(settings: Settings) -> dict[str, Schedule]:
+    """Return the site's schedules; none where no file is set. Raises SettingsError."""
+    return read_schedules(settings.schedules, settings.time_zone) if settings.schedules else {}
+
+
+@contextmanager
+def open_admissions(settings: Settings) -> Iterator[SqlAdmissions]:
+    """Open what is kept of admissions and schedules. Raises StoreError."""
+    url, cipher = _database(settings)
+    store = SqlAdmissions(url, cipher, utc_now)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 async def manner_of(settings: Settings, client: FhirClient) -> Manner:
@@ -242,8 +465,66 @@ async def open_desk(settings: Settings, fhir_url: str | None = None) -> AsyncIte
         stack.callback(audit.close)
         client = fhir_client(settings, fhir_url)
         stack.push_async_callback(client.aclose)
+        tell = await stack.enter_async_context(telling_collector(settings, client, audit))
         ehr = FhirEhr(client, now=utc_now)
-        yield Desk(ehr, store, store, audit, utc_now, await manner_of(settings, client))
+        yield Desk(ehr, store, store, audit, utc_now, await manner_of(settings, client), tell)
+
+
+@asynccontextmanager
+async def audit_sender(
+    settings: Settings, client: FhirClient, audit: SqlAuditLog
+) -> AsyncIterator[Sender | None]:
+    """Return what sends audit entries as FHIR AuditEvents; None where this site has none sent.
+
+    `client` is of the FHIR server: it is used where that is the collector.
+    """
+    if settings.audit_events == "off":
+        yield None
+        return
+    server: str | None = client.base_url
+    async with AsyncExitStack() as stack:
+        if settings.audit_events != "ehr":
+            token = settings.audit_token.get_secret_value()
+            client = FhirClient(
+                settings.audit_events,
+                auth=BearerAuth(token) if token else NoAuth(),
+                limits=fhir_limits(settings),
+            )
+            stack.push_async_callback(client.aclose)
+            server = None
+        scene = Scene(socket.gethostname(), software_version())
+        outbox = SqlOutbox(audit.database)
+        yield Sender(outbox, AuditRepository(client), utc_now, scene, server)
+
+
+@asynccontextmanager
+async def telling_collector(
+    settings: Settings, client: FhirClient, audit: SqlAuditLog
+) -> AsyncIterator[Courier | None]:
+    """Send what is due when the block ends, well or badly, and whenever it asks for that."""
+    async with audit_sender(settings, client, audit) as sender:
+        courier = Courier(sender) if sender is not None else None
+        try:
+            yield courier
+        finally:
+            if courier is not None:
+                await courier(last=True)
+
+
+async def tell_collector(settings: Settings) -> None:
+    """Send what is due in passing, where that goes without more than the settings say. Raises StoreError."""
+    if settings.audit_events == "off" or not (settings.fhir_url or settings.audit_events != "ehr"):
+        return
+    store, audit = open_store(settings)
+    try:
+        async with (
+            fhir_client(settings, settings.fhir_url or settings.audit_events) as client,
+            telling_collector(settings, client, audit),
+        ):
+            pass
+    finally:
+        store.close()
+        audit.close()
 
 
 def policy(settings: Settings) -> Policy:
@@ -264,6 +545,11 @@ def build_app(settings: Settings) -> FastAPI:
         finally:
             await client.aclose()
 
+    wanted = hook(settings)
+    hooks = None
+    if wanted is not None:
+        url, cipher = _database(settings)
+        hooks = Hooks(wanted, SqlAdmissions(url, cipher, utc_now).nudge, utc_now, settings.fhir_url)
     return create_app(
         store=store,
         audit=audit,
@@ -272,4 +558,5 @@ def build_app(settings: Settings) -> FastAPI:
         version=software_version(),
         ask=ask,
         jwks=signer(settings).jwks(),
+        hooks=hooks,
     )

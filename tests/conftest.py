@@ -14,6 +14,8 @@ import hypothesis
 import msgspec
 import pytest
 
+from fixtures.postgres import PostgresServer
+
 # Correctness tests never assert wall-clock time.
 hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")
@@ -51,6 +53,13 @@ def _cleared_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):  # noqa: TID251
         if name.startswith("EPICRISIS_") and not name.startswith("EPICRISIS_TEST_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole session: make a database each, and never stop it."""
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

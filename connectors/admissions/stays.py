@@ -27,7 +27,7 @@ from connectors.admissions.events import (
     Updated,
     Visit,
 )
-from connectors.fhir.refresh import is_newer
+from connectors.fhir.stamp import is_newer
 
 
 class Phase(StrEnum):

@@ -38,11 +38,17 @@ class Capabilities:
     transaction: bool = False
     everything: bool = False
     """`Patient/[id]/$everything`."""
+    batch: bool = False
     types: Mapping[str, TypeSupport] = field(default_factory=lambda: MappingProxyType({}))
 
     def offers_search(self, resource_type: str) -> bool:
         """Tell whether to search this type: as declared, and everything where nothing is declared."""
         return self.of(resource_type).search or not self.declared
+
+    @property
+    def offers_batch(self) -> bool:
+        """Tell whether to try a batch of reads: as declared, and where nothing is declared."""
+        return self.batch or not self.declared
 
     def without_everything(self) -> Capabilities:
         """Return the same without `$everything`: for servers whose operation is known to be incomplete."""
@@ -72,7 +78,7 @@ class Capabilities:
         return cls(**{**values, "types": MappingProxyType(types)})
 
 
-_FLAGS = ("declared", "fhir_version", "transaction", "everything")
+_FLAGS = ("declared", "fhir_version", "transaction", "everything", "batch")
 UNDECLARED = Capabilities()
 
 
@@ -91,6 +97,7 @@ def parse_capabilities(statement: Any) -> Capabilities:
         fhir_version=version,
         transaction=any("transaction" in _codes(rest.get("interaction")) for rest in rests),
         everything=any(_offers_everything(rest) for rest in rests),
+        batch=any("batch" in _codes(rest.get("interaction")) for rest in rests),
         types=MappingProxyType({name: support for rest in rests for name, support in _types(rest)}),
     )
 

@@ -38,6 +38,7 @@ from connectors.origin import follow
 FHIR_JSON = "application/fhir+json"
 _READ = {"Accept": FHIR_JSON}
 _WRITE = {"Accept": FHIR_JSON, "Content-Type": FHIR_JSON, "Prefer": "return=minimal"}
+_ASK = {"Accept": FHIR_JSON, "Content-Type": FHIR_JSON}
 NOT_MODIFIED = 304
 _CLOCK_GRAIN_S = 2.0
 _FATAL = (BadUrl, NoSuchHost, NothingListens, UntrustedTls, WrongRelease)
@@ -232,6 +233,15 @@ class FhirClient:
         )
         return self._resource(answer)
 
+    async def batch(self, reads: list[dict[str, Any]], *, max_bytes: int | None = None) -> dict[str, Any]:
+        """Post a batch of GET entries, which may be repeated, and return the batch-response."""
+        bundle = {"resourceType": "Bundle", "type": "batch", "entry": reads}
+        answer = await self.session.send(
+            "POST", self.base_url, headers=_ASK, content=encode(bundle), repeatable=True, max_bytes=max_bytes
+        )
+        self._note_clock(answer)
+        return self._resource(answer)
+
     def adopt(self, capabilities: Capabilities) -> None:
         """Take what an earlier client of the same server read, unless this one has asked itself."""
         if self._capabilities is None and capabilities.declared:
@@ -243,6 +253,10 @@ class FhirClient:
             if what not in self._proofs:
                 self._proofs[what] = await prove()
             return self._proofs[what]
+
+    def proof(self, what: str) -> bool | None:
+        """Return what `proven` found out before, None where nothing was asked yet."""
+        return self._proofs.get(what)
 
     async def _get(self, url: str, if_none_match: str = "") -> dict[str, Any]:
         headers = {**_READ, "If-None-Match": f'W/"{if_none_match}"'} if if_none_match else _READ
@@ -277,17 +291,7 @@ class FhirClient:
         bundle = self._resource(answer)
         if bundle["resourceType"] != "Bundle":
             raise NotFhir(f"The server {self.session.origin} answered a search without a Bundle.")
-        resources, outcomes, included = _entries(bundle)
-        total = bundle.get("total")
-        return Page(
-            number=number,
-            resources=resources,
-            outcomes=outcomes,
-            total=total if isinstance(total, int) and not isinstance(total, bool) else None,
-            next_link=_next_link(bundle),
-            included=included,
-            size=len(answer.body),
-        )
+        return parse_page(bundle, number, len(answer.body))
 
     def _written(self, answer: Answer) -> Written:
         try:
@@ -299,6 +303,21 @@ class FhirClient:
         if where is None:
             raise NotFhir(f"The server {self.session.origin} does not say where it put what was written.")
         return Written(where, created=answer.status == 201)
+
+
+def parse_page(bundle: dict[str, Any], number: int = 1, size: int = 0) -> Page:
+    """Return what a searchset Bundle holds; entries without a resource are left out."""
+    resources, outcomes, included = _entries(bundle)
+    total = bundle.get("total")
+    return Page(
+        number=number,
+        resources=resources,
+        outcomes=outcomes,
+        total=total if isinstance(total, int) and not isinstance(total, bool) else None,
+        next_link=_next_link(bundle),
+        included=included,
+        size=size,
+    )
 
 
 class _LoopGuard:

@@ -1,8 +1,9 @@
 """Bringing a known record up to date at the cost of what changed.
 
 Each type is searched for what changed since the last read (`_lastUpdated`), and counted, so that deletions
-are noticed. Nothing is believed that was not shown: where the server's answers do not add up, the caller is
-told to read the record whole.
+are noticed; where the server takes a batch, one request says first which types need no second look. Nothing
+is believed that was not shown: where the server's answers do not add up, the caller is told to read the
+record whole.
 
 Types that came by `$everything` and cannot be searched are read again one by one, or by `$everything?_since`
 where that works; new ones among them are noticed where a changed resource refers to them, the others at the
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from connectors.errors import ConnectorError, NotFoundError, RequestRejected, TooLarge
@@ -23,6 +24,7 @@ from connectors.fhir.capabilities import Capabilities
 from connectors.fhir.client import FhirClient, Progress
 from connectors.fhir.codec import dicts
 from connectors.fhir.compartment import COMPARTMENT, VITAL, search_param, searched_types
+from connectors.fhir.glance import HONOURS_LAST_UPDATED, NEVER, Glance, glance_at
 from connectors.fhir.patient import (
     Gathered,
     Search,
@@ -38,18 +40,12 @@ from connectors.fhir.patient import (
 )
 from connectors.fhir.pull import Gap, GapReason, Pull
 from connectors.fhir.reference import Reference, parse_reference
+from connectors.fhir.stamp import Held, Key, key_of, parse_instant, stamp_of, write_instant
 from connectors.http import Params, metered
 
-_NEVER = "2999-01-01T00:00:00Z"
-"""No resource was changed after it: a search from there on must find nothing."""
 _PROOF_BYTES = 64 * 1024
 """What an honest answer to `$everything?_since` with that date stays far below."""
 _HOLDERS = frozenset({"DocumentReference", "DiagnosticReport"})
-
-_ID_LENGTH = 64
-
-Key = tuple[str, str]
-"""(type, id)"""
 
 
 class _Untrusted(Exception):
@@ -68,12 +64,12 @@ async def refresh_patient(
         return None
     if known.capabilities is not None:
         client.adopt(known.capabilities)
+    held = Held.of(known.resources)
     with metered() as meter:
-        patient, capabilities = await together(
-            read_patient(client, known.patient_id, _patient_of(known)), client.capabilities()
-        )
-        seen_until = seen_by(client, read_at)
-        delta = _Delta(client, known, capabilities, on_progress or silent)
+        glance = await glance_at(client, known, held, _since(client, known))
+        patient, capabilities = await _read_patient(client, known, glance)
+        seen_until = min(seen_by(client, read_at), read_at - _lag(known))
+        delta = _Delta(client, known, capabilities, on_progress or silent, held, glance)
         try:
             await delta.read(patient)
         except _Untrusted:
@@ -100,10 +96,29 @@ async def refresh_patient(
     )
 
 
+async def _read_patient(
+    client: FhirClient, known: Pull, glance: Glance
+) -> tuple[dict[str, Any], Capabilities]:
+    patient = _patient_of(known)
+    if patient is not None and glance.capabilities is not None and "Patient" in glance.unchanged:
+        return patient, glance.capabilities
+    return await together(read_patient(client, known.patient_id, patient), client.capabilities())
+
+
+def _since(client: FhirClient, known: Pull) -> datetime:
+    start = known.seen_until or known.read_at
+    return (start - timedelta(seconds=client.limits.refresh_overlap_s)).replace(microsecond=0)
+
+
+def _lag(known: Pull) -> timedelta:
+    """Return how far the server's clock was behind at the last read: an answer of 304 does not tell it."""
+    return known.read_at - (known.seen_until or known.read_at)
+
+
 def _patient_of(known: Pull) -> dict[str, Any] | None:
     """Return the Patient as known: it is the first resource of every pull."""
     first = next(iter(known.resources), None)
-    is_patient = isinstance(first, dict) and _key(first) == ("Patient", known.patient_id)
+    is_patient = isinstance(first, dict) and key_of(first) == ("Patient", known.patient_id)
     return first if is_patient else None
 
 
@@ -122,44 +137,38 @@ class _Delta:
     known: Pull
     capabilities: Capabilities
     on_progress: Progress
+    held: Held
+    glance: Glance
+    """What it calls unchanged is not asked about again, what it brought is not searched for again."""
     changed: dict[Key, dict[str, Any]] = field(default_factory=dict)
     gone: set[Key] = field(default_factory=set)
     gaps: list[Gap] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
-    _versions: dict[Key, tuple[str, str]] = field(default_factory=dict)
-    """Of the known resources: version and instant of the newest one."""
-    _ids: dict[str, set[str]] = field(default_factory=dict)
-    """Type → ids that are held by now."""
-
-    def __post_init__(self) -> None:
-        for resource in self.known.resources:
-            if isinstance(resource, dict):
-                key, stamp = _key(resource), _stamp(resource)
-                if key not in self._versions or is_newer(stamp, self._versions[key]):
-                    self._versions[key] = stamp
-                self._ids.setdefault(key[0], set()).add(key[1])
 
     async def read(self, patient: dict[str, Any]) -> None:
         """Read what changed. Raises _Untrusted where the record must be read whole."""
         self._take([patient])
         self.on_progress("Patient", 1)
         searched = searched_types(self.capabilities)
-        unsearchable = [kind for kind in COMPARTMENT if kind in self._ids and kind not in searched]
-        by_search = not VITAL & set(unsearchable) and await self._honours_last_updated(searched)
+        unsearchable = [kind for kind in COMPARTMENT if kind in self.held.ids and kind not in searched]
+        to_search = [kind for kind in searched if kind not in self.glance.unchanged]
+        by_search = not VITAL & set(unsearchable)
+        if by_search and set(to_search) - self.glance.changes.keys():
+            by_search = await self._honours_last_updated(searched)
         if not by_search:
             await self._read_everything()
         adds_up = True
         try:
             async with asyncio.TaskGroup() as group:
-                for kind in searched:
+                for kind in to_search:
                     group.create_task(self._read_type(kind, by_search))
-                for kind in unsearchable:
+                for kind in set(unsearchable) - self.glance.unchanged:
                     group.create_task(self._read_again(kind))
         except* (_Untrusted, RequestRejected):
             adds_up = False
         if not adds_up:
             raise _Untrusted
-        await self._follow_references(set(self._ids) - {*searched, "Patient", "Medication"})
+        await self._follow_references(set(self.held.ids) - {*searched, "Patient", "Medication"})
 
     def merged(self) -> Gathered:
         """Return the known record with every change in its place, new resources last."""
@@ -168,7 +177,7 @@ class _Delta:
         def revise(resource: Any) -> Any:
             if not isinstance(resource, dict):
                 return None
-            key = _key(resource)
+            key = key_of(resource)
             if key in self.gone or (key in self.changed and key not in new):
                 return None
             return new.pop(key, resource)
@@ -177,18 +186,19 @@ class _Delta:
         resources.extend(resource for key, resource in new.items() if key not in self.gone)
         return Gathered(self.on_progress, resources, list(self.gaps))
 
-    @property
-    def _since(self) -> datetime:
-        start = self.known.seen_until or self.known.read_at
-        return (start - timedelta(seconds=self.client.limits.refresh_overlap_s)).replace(microsecond=0)
-
     def _search(self, kind: str, *more: tuple[str, str]) -> Search:
         subject = (search_param(kind, self.capabilities), f"Patient/{self.known.patient_id}")
         return Search(kind, (subject, *more), kind)
 
     async def _read_type(self, kind: str, by_search: bool) -> None:
+        told = self.glance.changes.get(kind)
+        if told is not None:
+            self.on_progress(kind, len(told.resources))
+            self._take(told.resources)
+            await self._drop_uncounted(kind, told.total)
+            return
         whole = kind in self.known.broken
-        if not whole and by_search and kind not in self._ids and kind not in VITAL:
+        if not whole and by_search and kind not in self.held.ids and kind not in VITAL:
             whole = await self._exists(kind)
             by_search = False
         if whole or by_search:
@@ -196,9 +206,9 @@ class _Delta:
             if listed is None:
                 return
             if whole:
-                await self._drop_gone(kind, self._ids.get(kind, set()) - listed)
+                await self._drop_gone(kind, self.held.ids.get(kind, set()) - listed)
                 return
-        if self._ids.get(kind):
+        if self.held.ids.get(kind):
             await self._compare_count(kind)
 
     async def _exists(self, kind: str) -> bool:
@@ -215,8 +225,10 @@ class _Delta:
 
     async def _read_changes(self, kind: str, whole: bool) -> set[str] | None:
         """Take over what changed (all there is, where `whole`); return its ids, None where it broke off."""
-        since = self._since
-        search = self._search(kind) if whole else self._search(kind, ("_lastUpdated", f"ge{_instant(since)}"))
+        since = _since(self.client, self.known)
+        search = (
+            self._search(kind) if whole else self._search(kind, ("_lastUpdated", f"ge{write_instant(since)}"))
+        )
         came, gaps = Gathered(self.on_progress), list[Gap]()
         complete = await read_pages(self.client, search, came, gaps, () if whole else (RequestRejected,))
         resources = [r for r in came.resources if isinstance(r, dict)]
@@ -226,25 +238,24 @@ class _Delta:
         if gaps:
             self.gaps += gaps
             self.broken.add(kind)
-        return {_key(r)[1] for r in resources if r.get("resourceType") == kind} if complete else None
+        return {key_of(r)[1] for r in resources if r.get("resourceType") == kind} if complete else None
 
     def _take(self, resources: Iterable[dict[str, Any]]) -> None:
         for resource in resources:
-            key, stamp = _key(resource), _stamp(resource)
-            before = self._versions.get(key)
-            if before is None or is_newer(stamp, before):
-                self._versions[key] = stamp
-                self._ids.setdefault(key[0], set()).add(key[1])
-                self.changed[key] = resource
+            if self.held.take(resource):
+                self.changed[key_of(resource)] = resource
 
     async def _compare_count(self, kind: str) -> None:
         """Drop what the server no longer counts."""
         total = await self._total(self._search(kind, ("_summary", "count")))
         if total is None:
             raise _Untrusted
-        if total != len(self._ids[kind]):
+        await self._drop_uncounted(kind, total)
+
+    async def _drop_uncounted(self, kind: str, total: int) -> None:
+        if total != len(self.held.ids[kind]):
             listed = await self._list(kind)
-            await self._drop_gone(kind, self._ids[kind] - listed)
+            await self._drop_gone(kind, self.held.ids[kind] - listed)
 
     async def _total(self, search: Search) -> int | None:
         try:
@@ -262,11 +273,11 @@ class _Delta:
             raise _Untrusted
         found = [r for r in came.resources if isinstance(r, dict) and r.get("resourceType") == kind]
         for resource in found:
-            version = self._versions.get(_key(resource))
-            listed = _stamp(resource)[0]
+            version = self.held.versions.get(key_of(resource))
+            listed = stamp_of(resource)[0]
             if version is None or (listed and version[0] != listed):
                 raise _Untrusted
-        return {_key(resource)[1] for resource in found}
+        return {key_of(resource)[1] for resource in found}
 
     async def _drop_gone(self, kind: str, ids: set[str]) -> None:
         """Drop what was deleted. What is still there although its search hides it cannot be judged here."""
@@ -276,14 +287,14 @@ class _Delta:
             raise _Untrusted
 
     async def _read_again(self, kind: str) -> None:
-        await self._read_each((kind, i) for i in self._ids[kind])
+        await self._read_each((kind, i) for i in self.held.ids[kind])
 
     async def _follow_references(self, kinds: set[str]) -> None:
         """Read what changed resources newly refer to, of the types that no search brings."""
         found = {
             (r.resource_type, r.id) for resource in self.changed.values() for r in self._references(resource)
         }
-        await self._read_each(key for key in found if key[0] in kinds and key not in self._versions)
+        await self._read_each(key for key in found if key[0] in kinds and key not in self.held.versions)
 
     def _references(self, value: Any) -> Iterator[Reference]:
         if isinstance(value, list):
@@ -304,11 +315,11 @@ class _Delta:
         await asyncio.gather(*map(self._read_one, wanted))
 
     async def _read_one(self, key: Key) -> None:
-        version = self._versions.get(key, ("", ""))[0]
+        version = self.held.versions.get(key, ("", ""))[0]
         try:
             resource = await self.client.read_if_changed("/".join(key), version)
         except NotFoundError:
-            self.gone |= {key} & self._versions.keys()
+            self.gone |= {key} & self.held.versions.keys()
         except ConnectorError:
             raise _Untrusted from None
         else:
@@ -316,15 +327,15 @@ class _Delta:
 
     async def _honours_last_updated(self, searched: list[str]) -> bool:
         """Tell whether a search for the far future finds nothing, in the type of which most is known."""
-        most = max(searched, key=lambda kind: len(self._ids.get(kind, ())), default="")
-        if not self._ids.get(most):
+        most = max(searched, key=lambda kind: len(self.held.ids.get(kind, ())), default="")
+        if not self.held.ids.get(most):
             raise _Untrusted
 
         async def prove() -> bool:
-            search = self._search(most, ("_lastUpdated", f"ge{_NEVER}"), ("_count", "1"))
+            search = self._search(most, ("_lastUpdated", f"ge{NEVER}"), ("_count", "1"))
             return await _finds_nothing(self.client, search)
 
-        return await self._proven("_lastUpdated", prove)
+        return await self._proven(HONOURS_LAST_UPDATED, prove)
 
     async def _read_everything(self) -> None:
         """Take over what `$everything` says changed. Raises _Untrusted where it cannot be trusted to."""
@@ -332,7 +343,7 @@ class _Delta:
         if not self.capabilities.everything or not await self._proven("_since", self._honours_since):
             raise _Untrusted
         came, gaps = Gathered(self.on_progress), list[Gap]()
-        search = Search(path, (("_since", _instant(self._since)),), None)
+        search = Search(path, (("_since", write_instant(_since(self.client, self.known))),), None)
         if not await read_pages(self.client, search, came, gaps) or gaps:
             raise _Untrusted
         self._take(r for r in came.resources if isinstance(r, dict))
@@ -343,7 +354,7 @@ class _Delta:
         Servers that ignore the parameter send the whole record: the answer is given up as it grows long.
         """
         path = f"Patient/{self.known.patient_id}/$everything"
-        params: Params = (("_since", _NEVER), ("_count", "2"))
+        params: Params = (("_since", NEVER), ("_count", "2"))
         try:
             async for page in self.client.pages(path, params, max_bytes=_PROOF_BYTES):
                 others = [r for r in page.resources if r.get("resourceType") != "Patient"]
@@ -371,7 +382,7 @@ async def _finds_nothing(client: FhirClient, search: Search) -> bool:
 def _refuse_older(kind: str, resources: Iterable[dict[str, Any]], since: datetime) -> None:
     """Raise _Untrusted where a search brought what was changed before the time that was asked for."""
     for resource in resources:
-        changed_at = _parse_instant(_stamp(resource)[1])
+        changed_at = parse_instant(stamp_of(resource)[1])
         if resource.get("resourceType") == kind and changed_at is not None and changed_at < since:
             raise _Untrusted
 
@@ -390,7 +401,7 @@ async def _read_attachments(
     for resource in gathered.resources:
         urls = set(_urls(resource)) if isinstance(resource, dict) else set()
         linked |= urls
-        if urls and (_key(resource) in changed or not (is_full or urls <= known.binaries.keys())):
+        if urls and (key_of(resource) in changed or not (is_full or urls <= known.binaries.keys())):
             wanted.append(resource)
     found = await fetch_attachments(client, wanted, gathered.on_progress)
     kept = {url: content for url, content in known.binaries.items() if url in linked}
@@ -406,40 +417,3 @@ def _urls(resource: dict[str, Any]) -> Iterator[str]:
         url = attachment.get("url")
         if isinstance(url, str) and url and not attachment.get("data") and not url.startswith("#"):
             yield url
-
-
-def _key(resource: dict[str, Any]) -> Key:
-    return (str(resource.get("resourceType")), str(resource.get("id")))
-
-
-def _stamp(resource: dict[str, Any]) -> tuple[str, str]:
-    """Return (versionId, lastUpdated) as text, empty where the server gives none."""
-    meta = resource.get("meta")
-    meta = meta if isinstance(meta, dict) else {}
-    return (str(meta.get("versionId") or ""), str(meta.get("lastUpdated") or ""))
-
-
-def is_newer(stamp: tuple[str, str], known: tuple[str, str]) -> bool:
-    """Tell whether an answer is another version than the known one, and not an older one."""
-    if stamp == known and any(stamp):
-        return False
-    if stamp[0] and stamp[0] == known[0]:
-        return False
-    after, before = _parse_instant(stamp[1]), _parse_instant(known[1])
-    if after is not None and before is not None and after != before:
-        return after > before
-    if all(version.isdecimal() and len(version) <= _ID_LENGTH for version in (stamp[0], known[0])):
-        return int(stamp[0]) > int(known[0])
-    return True
-
-
-def _instant(when: datetime) -> str:
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _parse_instant(text: str) -> datetime | None:
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return when if when.tzinfo else when.replace(tzinfo=UTC)

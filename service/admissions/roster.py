@@ -140,7 +140,13 @@ class Roster:
 
     async def end(self, admission: Admission, reason: str) -> None:
         """End an admission for a reason in one word. Raises ConnectorError, FilingError, StoreError."""
-        ended = replace(admission, standing=Standing.ENDED, reason=reason, since=self.desk.clock())
+        ended = replace(
+            admission,
+            standing=Standing.ENDED,
+            reason=reason,
+            since=self.desk.clock(),
+            epoch=admission.epoch + 1,
+        )
         await asyncio.to_thread(self.store.put_admission, ended)
         await self.cancel(admission)
         await self._lapse(admission, DISCHARGED)

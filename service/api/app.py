@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from service.api.access import AccessLog, LastResort
 from service.api.export import export_run
 from service.api.freshness import Ask, add_freshness
+from service.api.hooks import Hooks
 from service.api.keys import Jwks, add_keys
 from service.api.pages import build_page, list_runs
 from service.api.render import page, plain_page
@@ -63,17 +64,20 @@ def create_app(
     version: str,
     ask: Ask | None = None,
     jwks: Jwks | None = None,
+    hooks: Hooks | None = None,
 ) -> FastAPI:
     """Return the application. It answers under `allowed_hosts` alone; serve it with `access_log=False`.
 
     `ask` compares a stored run with its chart; without it no page says whether a summary still holds.
-    `jwks` are the public keys that documents are signed with.
+    `jwks` are the public keys that documents are signed with; `hooks` hears what the FHIR server tells.
     """
     app = FastAPI(title="Epicrisis", version=version, docs_url=None, redoc_url=None, openapi_url=None)
     pages = Pages(store, audit, clock, version)
     pages.add_to(app)
     add_freshness(app, pages.view, ask)
     add_keys(app, jwks)
+    if hooks is not None:
+        hooks.add_to(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _add_errors(app)
     app.add_middleware(HostAllowList, allowed=allowed_hosts)
@@ -173,6 +177,7 @@ class Pages:
             at=self._clock(),
             run_id=run.run_id,
             target=run.document,
+            server=run.inputs.server,
         )
         try:
             self._audit.append(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from service.errors import SettingsError
 from service.ports import Action, AuditEntry, Stop, StopScope
 from service.settings import Settings
 from service.terminal import print_json, print_table
-from service.wiring import open_store, utc_now
+from service.wiring import open_store, tell_collector, utc_now
 
 ACTOR = "system:cli"
 
@@ -37,6 +38,8 @@ def stop(
     if chosen is None and lift:
         raise SettingsError("Say what to lift: --all, --model, --prompt or --ward.")
     stops = _carry_out(context.obj, chosen, lift, reason)
+    if chosen is not None:
+        asyncio.run(tell_collector(context.obj))
     if as_json:
         print_json({"stopped": stops})
         return

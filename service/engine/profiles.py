@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from service.engine.prompt import Profile
+from service.engine.scripted import SCRIPTED_PROFILE
 from service.errors import SettingsError
 
 THINKING = r"<unused94>.*?(?:<unused95>|\Z)"
@@ -57,6 +58,7 @@ PROFILES: tuple[Profile, ...] = (
         system_in_user_turn=True,
         strip=(CODE_FENCE,),
     ),
+    SCRIPTED_PROFILE,
     Profile(
         name="default",
         mode="guided",
@@ -76,6 +78,7 @@ _PATTERNS: dict[str, str] = {
     "medgemma-4b": r"medgemma",
     "smollm2-135m": r"smollm2.*135m",
     "gemma3-270m": r"gemma-?3.*270m",
+    "scripted": r"^scripted$",
     "default": r"",
 }
 _BY_NAME = {profile.name: profile for profile in PROFILES}

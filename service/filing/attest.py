@@ -159,7 +159,7 @@ async def file_attested(
     )  # fmt: skip
     receipt, dropped = await desk.file(bundle)
     patient = run.inputs.patient
-    desk.record(Action.ATTEST, actor, patient, run_id=run.run_id, target=receipt.document)
+    desk.record(Action.ATTEST, actor, patient, run_id=run.run_id, target=receipt.document, by=attestation.by)
     document, _, version = receipt.document.partition("/_history/")
     kept = FiledDocument(
         document=document, server=desk.ehr.base_url, version=version, run_id=run.run_id, patient=patient,

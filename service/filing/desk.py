@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -54,6 +54,8 @@ class Desk:
     audit: AuditLog
     clock: Clock
     manner: Manner
+    tell_collector: Callable[[], Awaitable[object]] | None = None
+    """Sends the audit entries that are due, where the site has them sent. It raises nothing."""
 
     async def file(self, bundle: dict[str, Any]) -> tuple[Receipt, tuple[str, ...]]:
         """File a transaction as this server takes it, and say what was left out. Raises ConnectorError."""
@@ -72,7 +74,8 @@ class Desk:
 
     def record(self, action: Action, actor: str, patient: str, **more: Any) -> None:
         """Append an audit entry. Raises StoreError."""
-        self.audit.append(AuditEntry(action, actor, patient, self.clock(), **more))
+        entry = AuditEntry(action, actor, patient, self.clock(), server=self.ehr.base_url, **more)
+        self.audit.append(entry)
 
     def keep(self, document: FiledDocument) -> None:
         """Keep what is known of a document by now. Raises StoreError."""

@@ -19,6 +19,7 @@ _TRIES = 5
 _ENDED = frozenset({"finished", "cancelled", "entered-in-error"})
 EXPIRED = "The draft was not attested within 72 hours."
 DISCHARGED = "The encounter ended before the draft was attested."
+MERGED = "The patient's record was merged, or moved to another patient."
 _DOCUMENT = re.compile(r"(?:.*/)?(DocumentReference/[A-Za-z0-9.-]{1,64})(?:/_history/.*)?")
 
 
@@ -75,8 +76,11 @@ async def _withdraw(
                 raise
         else:
             break
-    await asyncio.to_thread(_keep, desk, reference, receipt.document, there, reason, actor)
-    return receipt.document, there, not was_withdrawn
+    done_now = not was_withdrawn
+    await asyncio.to_thread(_keep, desk, reference, receipt.document, there, done_now, reason, by, actor)
+    if desk.tell_collector is not None:
+        await desk.tell_collector()
+    return receipt.document, there, done_now
 
 
 async def _origins(desk: Desk, document: dict[str, Any], left: list[str]) -> list[str]:
@@ -112,12 +116,24 @@ def _replaced(document: dict[str, Any]) -> list[str]:
     return [found[1] for target in targets if (found := _DOCUMENT.fullmatch(str(target)))]
 
 
-def _keep(desk: Desk, reference: str, filed: str, there: dict[str, Any], reason: str, actor: str) -> None:
-    subject = there.get("subject")
-    patient = str(subject.get("reference", "")) if isinstance(subject, dict) else ""
-    desk.record(Action.WITHDRAW, actor, patient, target=filed)
+def _keep(
+    desk: Desk,
+    reference: str,
+    filed: str,
+    there: dict[str, Any],
+    done_now: bool,
+    reason: str,
+    by: str,
+    actor: str,
+) -> None:
+    """Record the act, then what is known of the document: a repeat finds it recorded, or records it."""
     row = desk.known(reference)
-    if row is not None and row.state is not DocumentState.WITHDRAWN:
+    is_known = row is not None and row.state is DocumentState.WITHDRAWN
+    if done_now or not is_known:
+        subject = there.get("subject")
+        patient = str(subject.get("reference", "")) if isinstance(subject, dict) else ""
+        desk.record(Action.WITHDRAW, actor, patient, target=filed, by=by)
+    if row is not None and not is_known:
         version = filed.partition("/_history/")[2]
         desk.keep(replace(row, state=DocumentState.WITHDRAWN, version=version, reason=reason))
 
@@ -131,17 +147,23 @@ class Expired(NamedTuple):
 
 
 async def expire(
-    desk: Desk, now: datetime, *, actor: str, tell: Callable[[int, int], None] = lambda done, total: None
+    desk: Desk,
+    now: datetime,
+    *,
+    actor: str,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+    going_on: frozenset[str] = frozenset(),
 ) -> list[Expired]:
     """Withdraw every draft that is over 72 hours old, or whose encounter has ended; return what was done.
 
-    A draft that someone changed in the EHR is theirs, and left alone. Raises StoreError.
+    Encounters (`Encounter/9`) that were just seen to be `going_on` are not asked for again. A draft that
+    someone changed in the EHR is theirs, and left alone. Raises StoreError.
     """
     drafts = [d for d in await asyncio.to_thread(desk.documents.drafts) if d.server == desk.ehr.base_url]
     results = []
     for number, draft in enumerate(drafts, 1):
         try:
-            result = await _expire(desk, draft, now, actor)
+            result = await _expire(desk, draft, now, actor, going_on)
         except (ConnectorError, FilingError) as error:
             result = error.code
         if result:
@@ -150,10 +172,18 @@ async def expire(
     return results
 
 
-async def _expire(desk: Desk, draft: FiledDocument, now: datetime, actor: str) -> str:
-    reason = await _why_expired(desk, draft, now)
-    if not reason:
-        return ""
+async def _expire(
+    desk: Desk, draft: FiledDocument, now: datetime, actor: str, going_on: frozenset[str]
+) -> str:
+    reason = await _why_expired(desk, draft, now, going_on)
+    return await lapse(desk, draft, reason, actor) if reason else ""
+
+
+async def lapse(desk: Desk, draft: FiledDocument, reason: str, actor: str) -> str:
+    """Withdraw a draft that is as we wrote it, and say what was done. Raises what `withdraw` raises.
+
+    One that someone changed, attested or withdrew in the EHR is theirs, and left alone.
+    """
     there = await desk.ehr.read(draft.document)
     standing = standing_of(there)
     if standing == "draft" and expect_version(there, draft):
@@ -164,10 +194,10 @@ async def _expire(desk: Desk, draft: FiledDocument, now: datetime, actor: str) -
     return "left: someone changed it in the EHR" if standing == "draft" else f"left: {standing} in the EHR"
 
 
-async def _why_expired(desk: Desk, draft: FiledDocument, now: datetime) -> str:
+async def _why_expired(desk: Desk, draft: FiledDocument, now: datetime, going_on: frozenset[str]) -> str:
     if draft.expires_at is not None and draft.expires_at <= now:
         return EXPIRED
-    if draft.encounter:
+    if draft.encounter and draft.encounter not in going_on:
         encounter = await desk.read_if_there(draft.encounter)
         if encounter is not None and encounter.get("status") in _ENDED:
             return DISCHARGED

@@ -66,6 +66,7 @@ def complete_summary(
         searched=context.searched,
         restricted=bool(record.skipped.get(RESTRICTED)),
         known=known_by(record),
+        security=record.security,
     )
 
 

@@ -42,7 +42,8 @@ def _role(text: str, pieces: Sequence[Piece], place: int) -> str:
     """Return what the last such word before a piece makes of it: `begins`, `ends`, `recorded`, or nothing."""
     told = text[pieces[place - 1].end if place else 0 : pieces[place].start]
     before, bracket, within = told.rpartition("(")
-    if bracket and words_of(before)[-1:] and words_of(before)[-1] not in _ENDS:
+    named = words_of(before)
+    if bracket and named and named[-1] not in _ENDS:
         told = within  # `Resolved pneumonia (05-Jan-2019 to …)`: resolved is the pneumonia
     words = words_of(told)
     role, last = "", ""
@@ -77,5 +78,5 @@ def _is_misdated(token: DateToken, role: str, source: Source) -> bool:
     if fact.kind not in _ENDING_KINDS or not token.within(start):
         return False
     if fact.kind is Kind.ALLERGY and roles == {"recorded"}:
-        return role != "recorded"
+        return True
     return role == "ends"

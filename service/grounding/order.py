@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from service.grounding.source import Source, content
 from service.grounding.summary import Verdict
 from service.grounding.wording import recorded_forms
-from service.grounding.words import NEGATIONS, PLAIN_WORDS, DateToken, Piece, take_apart, words_of
+from service.grounding.words import NEGATIONS, PLAIN_WORDS, DateToken, Piece, fold, take_apart, words_of
 from service.record.facts import Fact, Kind, Status
 
 Finding = tuple[Verdict, str]
@@ -20,7 +20,7 @@ Finding = tuple[Verdict, str]
 _SCOPE_END = re.compile(
     r"[;,.:()“”]\s|[;()“”]|\d|\b(?:and|but|although|because|as|or|while|with)\b", re.IGNORECASE
 )
-_DENIED_BY_SOMEONE = frozenset("refused declined denied denies".split())
+_DENIED_BY_SOMEONE = frozenset("refused declined denied denie".split())
 _CUT = re.compile(r"[;:()“”]|[.,](?=\s|$)|\b(?:and|while|but|whereas|then)\b", re.IGNORECASE)
 _TURNING = frozenset(
     "no not without due because after with history suspected possible family risk absence contact screening "
@@ -38,7 +38,7 @@ def scopes(text: str, passed_over: frozenset[str]) -> list[frozenset[str]]:
     """Return what each negation of a text denies: the content words after it, as far as its phrase goes."""
     found: list[frozenset[str]] = []
     for match in re.finditer(r"[A-Za-z]+", text):
-        word = match.group().casefold()
+        word = fold(match.group())
         if word in NEGATIONS and word not in _DENIED_BY_SOMEONE:
             phrase = _SCOPE_END.split(text[match.end() :] + " ", maxsplit=1)[0]
             words = [w for w in words_of(phrase) if w not in PLAIN_WORDS and w not in passed_over]
@@ -53,7 +53,7 @@ def negations(plain: str, sources: Sequence[Source], passed_over: frozenset[str]
     """
     denied = [scope for source in sources for scope in scopes(source.line, passed_over)]
     denied += [source.name_words | _DONE for source in sources if source.fact.status is Status.NOT_DONE]
-    told = scopes(plain, passed_over)
+    told = scopes(_names_apart(plain, sources), passed_over)
     if not all(any(scope <= own if scope else not own for own in denied) for scope in told):
         yield Verdict.CONTRADICTED, "negation_of_something_else"
     said = frozenset(words_of(plain))
@@ -67,6 +67,14 @@ def negations(plain: str, sources: Sequence[Source], passed_over: frozenset[str]
             heads = frozenset(word for word in scope if line.count(word) == 1 and word in said)
             if heads and not any(heads <= own for own in told):
                 yield Verdict.CONTRADICTED, "negation_lost"
+
+
+def _names_apart(plain: str, sources: Sequence[Source]) -> str:
+    """Return a sentence in which a denial within a name ends with it: `CT without contrast; completed`."""
+    denying = [source for source in sources if NEGATIONS & set(words_of(source.fact.name))]
+    for _, end in reversed(name_spans(plain, denying) if denying else []):
+        plain = f"{plain[:end]}; {plain[end:]}"
+    return plain
 
 
 def says_refuted(fact: Fact, said: Collection[str]) -> bool:

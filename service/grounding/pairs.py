@@ -24,7 +24,7 @@ from service.record.facts import Fact, Precision
 
 _FROM_BEFORE = re.compile(r"\b(?:up|down|increased|decreased) from\b", re.IGNORECASE)
 _GLUE = frozenset(
-    "from since between to and by after reaching until than as in of the value level result one that what "
+    "from since between to and by after reaching until as in of the value level result one that what "
     "it was an a or interval".split()
 )
 _DAYS = (Precision.DAY, Precision.TIME)

@@ -1,6 +1,6 @@
 """Turns of phrase by which a sentence derives something: what they mean is computed elsewhere.
 
-Each list holds regular expressions, tried in order: a longer phrase stands before what it contains.
+Each holds regular expressions, tried in order: a longer phrase stands before what it contains.
 """
 
 from __future__ import annotations
@@ -10,40 +10,40 @@ import re
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
 
 
-def told(*phrases: str) -> re.Pattern[str]:
+def told(phrases: str) -> re.Pattern[str]:
     """Return a pattern for any of these phrases as whole words, in any case."""
-    return re.compile(rf"\b(?:{'|'.join(phrases)})\b", re.IGNORECASE)
+    return re.compile(rf"\b(?:{phrases})\b", re.IGNORECASE)
 
 
 def _count(name: str) -> str:
     return rf"(?P<{name}>\d{{1,5}}|{'|'.join(NUMBERS)})"
 
 
-CURRENT = told("active", "current", "currently", "ongoing", "still", "continues", "remains", "now")
+CURRENT = told("active|current|currently|ongoing|still|continues|remains|now")
 
 LATEST = told(
-    r"as of(?= \S*\d)", "most recently", "most recent", "most up[- ]to[- ]date", "last recorded", "latest",
-    "newest", "current(?:ly)?", "presently", "at present", "now", "last",
-)  # fmt: skip
+    r"as of(?= \S*\d)|most recently|most recent|most up[- ]to[- ]date|last recorded|latest|"
+    "newest|current(?:ly)?|presently|at present|now|last"
+)
 NO_NEWER = told(
     r"no (?:newer|later|more recent|subsequent) (?P<kept>.{0,120}?)(?: has been| was| is)? "
     r"(?:recorded|measured|on record|available|exists?|documented)(?: since)?"
 )
 FIRST = told(
-    "first (?=recorded|measured|documented|noted|seen|obtained|checked)", "earliest", "first ever",
-    "for the first time", "oldest", "initially", "initial", "first",
-)  # fmt: skip
+    "first (?=recorded|measured|documented|noted|seen|obtained|checked)|earliest|first ever|"
+    "for the first time|oldest|initially|initial|first"
+)
 _AT_ALL = r"(?: recorded)?(?: value)?(?: of)?(?: ever recorded)?"
 _ON_RECORD = r"(?=[ ,:]+(?:of|was|on record))"
 HIGHEST = told(
     rf"(?:(?:all-time |record )?high{_ON_RECORD}|highest|maximum|maximal|peak(?:ed)?|greatest|largest)"
-    rf"{_AT_ALL}",
-    "never (?:been )?(?:measured |recorded )?(?:higher|above|over|greater)(?: than)?",
-    "never exceeded",
+    rf"{_AT_ALL}|"
+    "never (?:been )?(?:measured |recorded )?(?:higher|above|over|greater)(?: than)?|"
+    "never exceeded"
 )
 LOWEST = told(
-    rf"(?:(?:all-time |record )?low{_ON_RECORD}|lowest|minimum|minimal|nadir|smallest){_AT_ALL}",
-    "never (?:been )?(?:measured |recorded )?(?:lower|below|under|less)(?: than)?",
+    rf"(?:(?:all-time |record )?low{_ON_RECORD}|lowest|minimum|minimal|nadir|smallest){_AT_ALL}|"
+    "never (?:been )?(?:measured |recorded )?(?:lower|below|under|less)(?: than)?"
 )
 
 _ENTRIES = "(?:values?|results?|measurements?|readings?|entry|entries)"
@@ -55,38 +55,38 @@ OTHER_THAN = told(
     r"\b(?:other than|besides|except(?: for)?|apart from|aside from|beyond)"
 )
 ONLY = told(
-    "there (?:is|are) no other",
+    "there (?:is|are) no other|"
     rf"no other (?:\w+ )?{_ENTRIES}(?: (?:is|are|was|were|has been|have been) "
-    r"(?:on record|recorded|available|documented|found))?",
-    "no other",
-    "on record than",
-    "(?:apart|aside) from",
-    "besides",
-    "except for",
-    rf"no (?:further|additional|repeat|subsequent|second|more) (?:\w+ )?{_ENTRIES}",
-    "(?:has |was )?(?:not|never) (?:been )?(?:repeated|measured again|recorded again|checked again)",
+    r"(?:on record|recorded|available|documented|found))?|"
+    "no other|"
+    "on record than|"
+    "(?:apart|aside) from|"
+    "besides|"
+    "except for|"
+    rf"no (?:further|additional|repeat|subsequent|second|more) (?:\w+ )?{_ENTRIES}|"
+    "(?:has |was )?(?:not|never) (?:been )?(?:repeated|measured again|recorded again|checked again)|"
     "(?:the |a |only |just |exactly |but )*(?:only|sole|single|solitary|unique|lone)"
-    rf"(?: (?:one|single|a single))?(?: {_ONE})?",
-    "(?:only |just |exactly |but )*(?:once|one time)(?: only)?",
-    "(?:only|just|exactly) one",
+    rf"(?: (?:one|single|a single))?(?: {_ONE})?|"
+    "(?:only |just |exactly |but )*(?:once|one time)(?: only)?|"
+    "(?:only|just|exactly) one"
 )
 
 _YEARS = "[- ]?(?:years?|yrs?|y/o|yo)(?:[- ](?:of age|old))?"
 AGED = told(
     rf"(?:at (?:the )?age(?: of)?|aged|age(?: (?:at|of)(?: onset)?)?:?(?: was| of)?) {_count('a')}\b"
-    rf"(?:{_YEARS})?",
+    rf"(?:{_YEARS})?|"
     rf"(?:at|was|were|is|when|being|as an?|a)? ?{_count('b')}"
-    "(?:[- ]?(?:years?|yrs?)[- ](?:old|of age)|[- ]?(?:y/o|yo))",
-    rf"was {_count('c')}(?=,? (?:when|at the time|at onset|at diagnosis)\b)",
-    rf"at {_count('d')} years",
-    rf"when (?:she|he|they|the patient) was {_count('e')}",
+    "(?:[- ]?(?:years?|yrs?)[- ](?:old|of age)|[- ]?(?:y/o|yo))|"
+    rf"was {_count('c')}(?=,? (?:when|at the time|at onset|at diagnosis)\b)|"
+    rf"at {_count('d')} years|"
+    rf"when (?:she|he|they|the patient) was {_count('e')}"
 )
 LASTED = told(
     r"(?:(?:last(?:ed|ing)|for|duration(?: of| was|:)?|stay(?:ed)?(?: of)?|length(?: of stay)?"
     r"(?: of| was|:)?|persist(?:ed|ing)(?: for)?|was|after|took|spanning|spanned|totall?ing|a|of|total of) )*"
     rf"(?:a total of )?{_count('a')}[- ](?:full )?(?P<unit>days?|weeks?)"
     r"(?: (?:later|long|in (?:duration|length|total)|in all|"
-    r"after(?: its?)?(?: the)?(?= (?:onset|start|beginning|admission)\b)))?"
+    r"after(?: its?)?(?: the)?(?= (?:onset|admission)\b)))?"
 )
 COUNTS = "abcde"
 """Names of the groups that hold the number of AGED and LASTED."""
@@ -106,12 +106,12 @@ TIMES = told(
 FACTORS = {"doubl": 2, "twice": 2, "twofold": 2, "two-fold": 2, "tripl": 3, "threefold": 3, "three-fold": 3}
 """How often, by how the word of TIMES begins."""
 PIVOT = told(
-    "than",
-    "as (?:high|great|large|much) as",
-    r"(?:twice|double|triple) (?:the (?:value|level|result|one)|that|what)(?: it was)?(?: of)?",
+    "than|"
+    "as (?:high|great|large|much) as|"
+    r"(?:twice|double|triple) (?:the (?:value|level|result|one)|that|what)(?: it was)?(?: of)?"
 )
 """What stands before it is compared with what stands after it."""
-MARK = told("from", "since", "between", "to", "and", "after", "reaching", "until")
+MARK = told("from|since|between|to|and|after|reaching|until")
 """What a change starts from, or leads to."""
 BEFORE_DIFFERENCE = re.compile(
     r"\b(?:by|rise of|increase of|fall of|decrease of|drop of|decline of|difference of|change of|rose|"
@@ -126,20 +126,20 @@ _ITEMS = (
 )
 COUNTED = told(
     rf"(?:a total of )?(?P<n>\d{{1,4}}|{'|'.join(NUMBERS)})(?: separate| different)?"
-    rf"(?P<name>(?:\s+(?!{_ITEMS}\b)\S+){{0,12}}?)\s+{_ITEMS}",
-    "(?P<adverb>once|twice|thrice)",
+    rf"(?P<name>(?:\s+(?!{_ITEMS}\b)\S+){{0,12}}?)\s+{_ITEMS}|"
+    "(?P<adverb>once|twice|thrice)"
 )
 ADVERBS = {"once": 1, "twice": 2, "thrice": 3}
-IN_ALL = told("in total", "total", "available", "on record", "overall")
+IN_ALL = told("in total|total|available|on record|overall")
 PRESENT = told(
-    "is", "are", "has", "have", "since", "remains?", r"continu\w+", "ongoing", "still", r"current\w*", "now",
-    "active", "lives", "suffers",
-)  # fmt: skip
+    "is|are|has|have|since|remains?|"
+    r"continu\w+|ongoing|still|"
+    r"current\w*|now|"
+    "active|lives|suffers"
+)
 """Words of the present: what was, at an age, without one of them, is told as past."""
-IS = told("is", "are", "has", "reads", "has been", "have", "stands")
+IS = told("is|are|has|reads|has been|have")
 """Words that tell a value as the present one."""
 ENDED = re.compile(r"\b(?:resolved|discharged|ended|abated|cleared|finished|recovered|over)\b", re.IGNORECASE)
-PAST = told(
-    "was", "were", "had", "came", "measured", "showed", "reached", "returned", "recorded", "noted", "found"
-)
+PAST = told("was|were|had|came|measured|showed|reached|returned|recorded|noted|found")
 DENIED = re.compile(r"\b(?:not|never|no)\s*$", re.IGNORECASE)

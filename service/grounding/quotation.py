@@ -29,11 +29,13 @@ _KEY = re.compile(r"([^\W\d_][^:.?!;\n]{0,47}):\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z(“\"'])")
 _CLOSING = ".,;: "
 _SYSTEMS = frozenset(
-    "abdomen and auscultation back exam examination physical breast cardiac cardiovascular chest "
-    "constitutional cv ear ears endocrine ent extremities extremity eye eyes gastrointestinal general "
-    "genitourinary gi gu head heart heent hematologic hematological integumentary lung lungs lymphatic "
-    "mouth msk musculoskeletal neck neuro neurologic neurological nose psych psychiatric psychological "
-    "respiratory skin spine system systems throat urinary vascular vitals".split()
+    words_of(
+        "abdomen auscultation back exam examination physical breast cardiac cardiovascular chest "
+        "constitutional cv ear endocrine ent extremities extremity eye gastrointestinal general "
+        "genitourinary gi gu head heart heent hematologic hematological integumentary lung lymphatic "
+        "mouth msk musculoskeletal neck neuro neurologic neurological nose psych psychiatric psychological "
+        "respiratory skin spine system throat urinary vascular vitals"
+    )
 )
 """Headings that only say of which part of the body the words below speak."""
 _OTHERS = frozenset(
@@ -47,9 +49,11 @@ RELATIVES = frozenset(
     "maternal paternal".split()
 )
 _BINDING = frozenset(
-    "stopped stop discontinued held hold past previous prior allergy allergies allergen intolerance "
-    "intolerances reaction denies negative no not without ruled excluded differential ddx possible "
-    "suspected risk if refused declined advised recommended home admission discharge".split()
+    words_of(
+        "stopped stop discontinued held hold past previous prior allergy allergies allergen intolerance "
+        "reaction denies negative no not without ruled excluded differential ddx possible "
+        "suspected risk if refused declined advised recommended home admission discharge"
+    )
 )
 """Words of a heading without which the words below it say something else, even a whole sentence."""
 _FINITE = re.compile(

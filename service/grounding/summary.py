@@ -7,7 +7,8 @@ from enum import StrEnum
 
 from connectors.fhir.pull import Gap
 from service.context.chosen import Label, LeftOut
-from service.record.facts import Absence, Fact, FactId, Identity, When
+from service.record.facts import Absence, Code, Fact, FactId, Identity, When
+from service.record.labels import highest_labels
 
 RULES_VERSION = "4"
 """Raise it whenever a verdict could change: it is part of the run key."""
@@ -99,6 +100,8 @@ class Summary:
     """Short digests of every statement that the record held: what the next summary compares with."""
     restricted: bool = False
     """True when something was left out by a security label; what, is never said (SAFETY 20)."""
+    security: tuple[Code, ...] = ()
+    """Labels of all that was read for it; `labels` is what a document must carry."""
     second_pass: str = ""
     """Whether the engine was asked about what rules cannot settle, and why not: `off: 11 of 24 right…`."""
 
@@ -106,6 +109,17 @@ class Summary:
     def published(self) -> tuple[Claim, ...]:
         """Every published claim, in reading order."""
         return tuple(claim for section in self.sections for claim in section.claims)
+
+    @property
+    def labels(self) -> tuple[Code, ...]:
+        """The highest confidentiality above normal and every sensitivity label of its sources (SAFETY 20).
+
+        Those of all that was read, cited or not: the counts, the periods and "none recorded" of a document
+        rest on what was left out too, and digests were written from it.
+        """
+        sources = (source for fact in self.facts for source in fact.sources)
+        given = (label for source in sources for label in source.security)
+        return highest_labels((*self.security, *self.identity.security, *given))
 
     def fact(self, fact_id: FactId) -> Fact:
         """Return a fact by id. Raises KeyError where there is none."""

@@ -39,7 +39,8 @@ PLAIN_WORDS = frozenset(
 """Words that carry no clinical content of their own. Short on purpose: `for`, `with`, `since`, `from`,
 `history` and `reported` are not among them, because each changes what a sentence says."""
 
-NEGATIONS = frozenset("no not never none without denies denied negative refused declined absent nor".split())
+NEGATIONS = frozenset("no not never none without denie denied negative refused declined absent nor".split())
+"""Folded, as words are compared: `denie` is `denies`."""
 
 RELATIVE_DATE = re.compile(
     r"\b(today|yesterday|tomorrow|tonight|ago|(?<!most )recently|day\s+\d+|"

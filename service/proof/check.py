@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -53,14 +53,19 @@ class Prover:
         reference = str(patient.get("reference", "")) if isinstance(patient, dict) else ""
         read_at = _instant(str(filed.proof.get("read_at", "")))
         evidence = await read_again(self.reader, filed.sources, reference, read_at)
-        record = await self._record(evidence, reference, read_at)
+        # What rests on labelled sources was written with them in sight: reading on is the reader's own right.
+        is_restricted = any(source.get("labels") for source in filed.sources)
+        policy = replace(self.policy, keep_restricted=is_restricted)
+        record = await self._record(evidence, reference, read_at, policy)
         return [
             *evidence.findings,
             *check_sources(record, filed.sources, evidence),
             *judge_again(record, filed.statements, filed.sources, evidence),
         ]
 
-    async def _record(self, evidence: Evidence, patient: str, read_at: datetime | None) -> PatientRecord:
+    async def _record(
+        self, evidence: Evidence, patient: str, read_at: datetime | None, policy: Policy
+    ) -> PatientRecord:
         """Assemble what was read again as the record it was read from, in the site's way of reading."""
         resources = [*evidence.resources.values(), *evidence.lent.values()]
         binaries = dict(await self.attached(resources))
@@ -69,7 +74,7 @@ class Prover:
             assemble_record,
             resources,
             patient.removeprefix("Patient/"),
-            policy=self.policy,
+            policy=policy,
             binaries=binaries,
             texts=texts,
             base_url=self.base_url,

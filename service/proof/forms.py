@@ -57,6 +57,7 @@ def open_document(content: Any) -> Filed:
     findings += _format(proof)
     if proof:
         findings += _same_document(content, proof)
+        findings += _labelled(content, proof)
     return Filed(proof, forms, content, tuple(findings))
 
 
@@ -108,6 +109,17 @@ def _same_document(resource: Mapping[str, Any], proof: Mapping[str, Any]) -> Ite
     for name, (here, there) in told.items():
         if here != there:
             yield Finding("document_differs", "document", name)
+
+
+def _labelled(resource: Mapping[str, Any], proof: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield the labels of the sources that the resource does not carry; a higher level is no fault."""
+    meta = resource.get("meta")
+    found = dicts(meta.get("security") if isinstance(meta, dict) else None)
+    codes = {str(label.get("code")) for label in found}
+    for label in dicts(proof.get("labels")):
+        code = str(label.get("code"))
+        if code not in codes and not (code == "R" and "V" in codes):
+            yield Finding("label_missing", "document", code)
 
 
 def _at(value: Mapping[str, Any], *path: str) -> Any:

@@ -60,6 +60,7 @@ WEIGHTS = {
     "form_missing": Weight.NOTE,  # not every server keeps every form
     "claim_differs": Weight.FAULT,  # a statement is not told so in this form
     "document_differs": Weight.FAULT,  # identifier, patient or date of the resource and of its JSON form
+    "label_missing": Weight.FAULT,  # it no longer carries a security label of its sources
     "duplicate_source": Weight.FAULT,
     # of the signature
     "not_signed": Weight.UNSIGNED,

@@ -6,7 +6,7 @@ Total: no JSON value makes it raise, and `seen = kept + len(skips)` always holds
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -27,7 +27,15 @@ from service.record.facts import (
 )
 from service.record.fhirjson import Element
 from service.record.identity import check_patient, find_patient, identity_of, patient_reference, stop_reason
-from service.record.labels import ai_targets, is_ai_output, is_in_department, is_restricted, security_codes
+from service.record.labels import (
+    ai_targets,
+    highest_labels,
+    is_ai_output,
+    is_in_department,
+    is_restricted,
+    labels_to_carry,
+    security_codes,
+)
 from service.record.merge import merge_alike
 from service.record.named import without_ours_alone
 from service.record.passages import read_passages
@@ -183,7 +191,7 @@ def _assemble(
         notes.add(f"DocumentReference: {OPEN_BANNER}")
     inputs = _inputs(kept, sorting)
     return PatientRecord(
-        identity=identity_of(patient, chart.patient, notes),
+        identity=identity_of(patient, chart.patient, notes, policy.allowed_labels),
         facts=tuple(sorted(read_passages(merge_alike(facts)), key=_place)),
         seen=len(given),
         kept=len(kept),
@@ -292,6 +300,7 @@ def _sort(given: Iterable[Any], candidates: Candidates, sorting: _Sorting) -> Ca
             chart.hidden.add(reference)
         elif reason in ("", SUPPORTING_ONLY):
             chart.readable[reference] = what_it_lends(element.raw)
+            _label(candidate, element, sorting)
         if reason:
             del readable[candidate.place]
             _put_aside(candidate, reason, sorting)
@@ -338,6 +347,7 @@ def _with_additions(given: Iterable[Any], sorting: _Sorting) -> Iterator[_Candid
         sorting.echo.add(draft)
         reason = _barred(candidate, element, security_codes(element), sorting)
         if draft.has_addition and not reason:
+            _label(candidate, element, sorting)
             yield candidate
             continue
         sorting.skip(candidate, OWN_OUTPUT)
@@ -382,6 +392,16 @@ def _barred(candidate: _Candidate, element: Element, labels: tuple[Code, ...], s
     ):
         return RESTRICTED
     return ""
+
+
+def _label(candidate: _Candidate, element: Element, sorting: _Sorting) -> None:
+    """Give a resource that is read the labels that whatever rests on it must carry (SAFETY 20)."""
+    policy = sorting.policy
+    is_listed = policy.keep_restricted and _is_site_restricted(candidate, element, sorting)
+    labels = labels_to_carry(security_codes(element), policy.allowed_labels, is_restricted=is_listed)
+    if labels:
+        candidate.version = replace(candidate.version, security=labels)
+        sorting.chart.security[candidate.version.reference] = labels
 
 
 def _is_supporting(kind: str, element: Element) -> bool:
@@ -469,10 +489,18 @@ def _read_all(
 def _read(candidate: _Candidate, element: Element, chart: Chart) -> list[Fact]:
     try:
         reading = Reading(chart, element, candidate.version)
-        return list(READERS[candidate.kind](element, reading))
+        facts = list(READERS[candidate.kind](element, reading))
     except Exception:  # a reader's bug must cost one resource, said aloud, and not the patient's whole record
         element.note(READER_FAILED)
         return []
+    return _with_lent(facts, reading) if reading.lent_security else facts
+
+
+def _with_lent(facts: list[Fact], reading: Reading) -> list[Fact]:
+    """A name that a labelled resource lent brings its label along."""
+    labels = highest_labels((*reading.version.security, *reading.lent_security))
+    source = replace(reading.version, security=labels)
+    return [replace(fact, source=source) for fact in facts]
 
 
 def _place(fact: Fact) -> tuple[Any, ...]:

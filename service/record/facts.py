@@ -141,6 +141,9 @@ class ResourceVersion:
     digest: str
     updated: str = ""
     """`meta.lastUpdated` as recorded: the order in which facts came to be known; empty where not given."""
+    security: tuple[Code, ...] = field(default=(), compare=False)
+    """Labels that whatever rests on it must carry (`service.record.labels`); empty for ordinary data. The
+    resource's own labels are part of what `digest` covers; those of what it names are of this reading."""
 
     @property
     def versioned_reference(self) -> str:
@@ -242,6 +245,8 @@ class Identity:
     record_number: str
     deceased: bool = False
     deceased_when: str = ""
+    security: tuple[Code, ...] = ()
+    """Labels of the Patient that a document must carry: its name stands in every one."""
 
 
 class Extracted(NamedTuple):
@@ -294,6 +299,12 @@ class PatientRecord:
     def skipped(self) -> Mapping[str, int]:
         """Reason → number of resources that were not kept for it."""
         return dict(sorted(Counter(skip.reason for skip in self.skips).items()))
+
+    @property
+    def security(self) -> tuple[Code, ...]:
+        """Every label that a source of these facts carries, each once, in no order of rank."""
+        labels = (label for fact in self.facts for source in fact.sources for label in source.security)
+        return tuple(dict.fromkeys(labels))
 
     def fact(self, fact_id: FactId) -> Fact:
         """Return the fact with this id. Raises KeyError where there is none."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import replace
 from typing import Any
 
 from service.errors import RecordError
 from service.record.dates import parse_when, show_day
 from service.record.facts import Fact, Identity, Kind, Resource, Status
 from service.record.fhirjson import Element
+from service.record.labels import labels_to_carry, security_codes
 from service.record.reading import Reading, clause, line, person_name
 from service.record.references import own_reference
 from service.record.versions import content_digest
@@ -17,11 +19,21 @@ NO_IDENTITY = Identity("", "", "", "", "")
 _ADVICE = "Check the patient in the EHR, and ask for the current record."
 
 
-def identity_of(patient: Resource | None, reference: str, notes: set[str]) -> Identity:
-    """Return the banner of a chart's Patient; of one that is only named, the reference alone."""
+def identity_of(
+    patient: Resource | None,
+    reference: str,
+    notes: set[str],
+    allowed: Set[tuple[str, str]] = frozenset(),
+) -> Identity:
+    """Return the banner of a chart's Patient; of one that is only named, the reference alone.
+
+    `allowed` are the security labels that the site declares harmless.
+    """
     if patient is None:
         return Identity(reference, "", "", "", "") if reference else NO_IDENTITY
-    return read_identity(Element(patient, "Patient", notes), reference)
+    element = Element(patient, "Patient", notes)
+    labels = labels_to_carry(security_codes(element), allowed)
+    return replace(read_identity(element, reference), security=labels)
 
 
 def read_identity(patient: Element, reference: str) -> Identity:

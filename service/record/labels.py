@@ -1,8 +1,11 @@
-"""What may not be used: restricted data (SAFETY 20), and what we or another AI wrote (SAFETY 25)."""
+"""What may not be used: restricted data (SAFETY 20), and what we or another AI wrote (SAFETY 25).
+
+Of data that may be used, the labels that whatever rests on it must carry.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 
 from service.record.facts import Code
 from service.record.fhirjson import Element
@@ -17,7 +20,13 @@ OWN_SYSTEMS = "urn:epicrisis:"
 AI_CODES = frozenset({"AIAST", "AIRPT", "CLINAST_AIRPT", "AIAST_CLINRPT"})
 """The last three were in a ballot and removed; documents written in that time still carry them."""
 
+LEVELS = ("U", "L", "M", "N", "R", "V")
+"""Codes of confidentiality, the lowest first."""
+RESTRICTED_LEVELS = {"R": "restricted", "V": "very restricted"}
+
 _ORDINARY = frozenset({"U", "L", "M", "N"})
+_OLD_CONFIDENTIALITY = ("http://hl7.org/fhir/v3/Confidentiality", "urn:oid:2.16.840.1.113883.5.25")
+LEVEL_SYSTEMS = frozenset({CONFIDENTIALITY, *_OLD_CONFIDENTIALITY, ""})  # the system is sometimes left out
 _HARMLESS: dict[str, frozenset[str]] = {
     CONFIDENTIALITY: _ORDINARY,
     "http://hl7.org/fhir/v3/Confidentiality": _ORDINARY,  # the STU3 name, still sent by R4 servers
@@ -65,14 +74,19 @@ _HARMLESS: dict[str, frozenset[str]] = {
 
 
 def security_codes(resource: Element) -> tuple[Code, ...]:
-    """Return every security label: `meta.security` and `securityLabel`. One without a code counts."""
+    """Return every security label: `meta.security` and `securityLabel`. One without a code counts.
+
+    So does one that cannot be read, among others that can.
+    """
     found: list[Code] = []
     for holder, key in ((resource.child("meta"), "security"), (resource, "securityLabel")):
-        if holder.raw.get(key) is None:
+        value = holder.raw.get(key)
+        if value is None:
             continue
-        for label in holder.concepts(key):
+        labels = holder.concepts(key)
+        for label in labels:
             found.extend(label.codes or (Code("", "", label.name),))
-        if not found:
+        if len(labels) < (len(value) or 1 if isinstance(value, list) else 1):
             found.append(Code("", "", "unreadable label"))
     return tuple(found)
 
@@ -85,6 +99,48 @@ def is_restricted(labels: tuple[Code, ...], allowed: frozenset[tuple[str, str]])
         and (label.system, label.code) not in allowed
         for label in labels
     )
+
+
+def labels_to_carry(
+    labels: Iterable[Code], allowed: Set[tuple[str, str]] = frozenset(), *, is_restricted: bool = False
+) -> tuple[Code, ...]:
+    """Return the labels that whatever rests on a resource with these labels must carry; none if harmless.
+
+    Every code that may restrict is kept. Its level is R, or V where a label says so: an unknown label counts
+    as R. What a site declared harmless (`allowed`) is kept and does not raise the level, unless it is a level
+    itself. `is_restricted` is for what the site restricts without a label.
+    """
+    bearing = [
+        label
+        for label in labels
+        if label.code not in AI_CODES and label.code not in _HARMLESS.get(label.system, frozenset())
+    ]
+    raising = is_restricted or any((label.system, label.code) not in allowed for label in bearing)
+    least = (_level("R"),) if raising else ()
+    return highest_labels((*(label for label in bearing if label.code), *least))
+
+
+def highest_labels(labels: Iterable[Code]) -> tuple[Code, ...]:
+    """Return these labels each once, sorted, and of the restricted levels among them the highest, last."""
+    levels: set[str] = set()
+    others: dict[tuple[str, str], Code] = {}
+    for label in labels:
+        if label.system in LEVEL_SYSTEMS and label.code in RESTRICTED_LEVELS:
+            levels.add(label.code)
+        else:
+            others.setdefault((label.system, label.code), label)
+    sensitive = tuple(others[key] for key in sorted(others))
+    return (*sensitive, _level(max(levels, key=LEVELS.index))) if levels else sensitive
+
+
+def level_of(labels: Iterable[Code]) -> str:
+    """Return `V`, `R`, or `N` where none of these labels restricts more."""
+    found = {label.code for label in labels if label.system == CONFIDENTIALITY and label.code in LEVELS}
+    return max(found | {"N"}, key=LEVELS.index)
+
+
+def _level(code: str) -> Code:
+    return Code(CONFIDENTIALITY, code, RESTRICTED_LEVELS[code])
 
 
 def is_ai_labelled(labels: tuple[Code, ...]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from service.record.dates import parse_when
 from service.record.facts import (
     THE_PATIENT,
+    Code,
     Extracted,
     Fact,
     FactId,
@@ -53,6 +54,8 @@ class Chart:
     """Key of an attachment's content → what was read out of it outside the core."""
     readable: dict[str, Resource] = field(default_factory=dict)
     """Own reference → resource that may lend its name."""
+    security: dict[str, tuple[Code, ...]] = field(default_factory=dict)
+    """Reference of a readable resource → the labels that whatever names it must carry, where it has any."""
     hidden: set[str] = field(default_factory=set)
     """References whose content, display included, may not show: restricted, in error, AI output."""
     notes: set[str] = field(default_factory=set)
@@ -92,6 +95,7 @@ class Reading:
         "_updated",
         "chart",
         "encounter",
+        "lent_security",
         "resource",
         "version",
     )
@@ -101,6 +105,8 @@ class Reading:
         self.resource = resource
         self.version = version
         self.encounter = self._encounter()
+        self.lent_security: list[Code] = []
+        """Labels of the resources that were asked for a name."""
         self._count = 0
         self._depth = 0
         self._person: Person | None = None
@@ -162,7 +168,9 @@ class Reading:
         """Return the resource a reference means, contained ones included, where it may be read."""
         if reference.startswith("#"):
             return self._contained_ones().get(reference[1:])
-        raw = self.chart.readable.get(self.chart.references.resolve(reference))
+        resolved = self.chart.references.resolve(reference)
+        raw = self.chart.readable.get(resolved)
+        self.lent_security.extend(self.chart.security.get(resolved, ()))
         return Element(raw, self.resource.path, self.resource.notes) if raw is not None else None
 
     def is_hidden(self, reference: str) -> bool:

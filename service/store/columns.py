@@ -49,7 +49,10 @@ class Encrypted(TypeDecorator[str]):
 
 
 class UtcInstant(TypeDecorator[datetime]):
-    """An aware instant, kept in UTC: SQLite has no zones, and text in one zone sorts by time."""
+    """An aware instant, kept in UTC: SQLite has no zones, and text in one zone sorts by time.
+
+    PostgreSQL keeps instants, and tells them in the session's zone.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -62,7 +65,9 @@ class UtcInstant(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Give the zone back."""
-        return value if value is None else value.replace(tzinfo=UTC)
+        if value is None or value.tzinfo is not None:
+            return value if value is None else value.astimezone(UTC)
+        return value.replace(tzinfo=UTC)
 
 
 def _cipher_of(dialect: Dialect) -> Cipher:

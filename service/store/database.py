@@ -1,40 +1,32 @@
 """One database: its engine, its migrations, its key check, and the transactions that everything runs in.
 
-SQLite only, in one file: write-ahead log, foreign keys, a busy timeout, and commits that reach the disk,
-since a run must be stored before it is filed.
+SQLite in a file or PostgreSQL, by the URL alone; what the two do differently lies in `sqlite` and `postgres`.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy import Engine, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlmodel import Session
 
 from service.errors import StoreError
+from service.ports import Closes
 from service.store.cipher import Cipher
 from service.store.columns import attach_cipher
 from service.store.failure import told_plainly
+from service.store.place import LOG_NAME, Place
+from service.store.sqlite import SqliteFile
 from service.store.tables import KeyCheckTable
 
-BUSY_TIMEOUT_MS = 10_000
-_BUSY_POLL_S = 0.02
-LOG_LIMIT_BYTES = 16 * 1024 * 1024
-"""The write-ahead log grows by every chart that is kept, 100 MB and more: it is cut back after each turn."""
-_MIGRATIONS = Path(__file__).parent / "migrations"
 _CHECK = "epicrisis"
-_LOG_NAME = "epicrisis"
-"""At DEBUG SQLAlchemy logs every row that it reads, decrypted: the logger of our engine stays at WARNING."""
+_EXAMPLES = "For example sqlite:////var/lib/epicrisis/epicrisis.db or postgresql+psycopg://user:password@host/epicrisis"
+_POSTGRES = ("postgresql+psycopg", "postgresql", "postgres")
+"""PostgreSQL's own tools write the two short forms; all of them mean the one driver that is installed."""
 
 
 class Database:
@@ -43,9 +35,11 @@ class Database:
     def __init__(self, url: str, cipher: Cipher) -> None:
         """Open, migrating and locking down the file first. Raises StoreError."""
         self.cipher = cipher
-        self.engine = upgrade(url)
+        self._place = place_of(url)
+        self.engine = _open(self._place)
         attach_cipher(self.engine, cipher)
-        self._writer = self.engine.execution_options(epicrisis_writes=True)
+        self._reader = self._place.reader(self.engine)
+        self._writer = self._place.writer(self.engine)
         try:
             self._check_key()
         except StoreError:
@@ -53,132 +47,107 @@ class Database:
             raise
 
     def close(self) -> None:
-        """Close every connection; the write-ahead log is folded into the file."""
+        """Close every connection; SQLite's write-ahead log is folded into the file."""
         self.engine.dispose()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """One consistent view. Raises StoreError."""
-        with told_plainly(), Session(self.engine) as session:
+        with told_plainly(), Session(self._reader) as session:
             yield session
 
     @contextmanager
-    def writing(self) -> Iterator[Session]:
-        """One transaction: all of it is stored, or nothing. Raises StoreError."""
+    def writing(self, *, alone: bool = True) -> Iterator[Session]:
+        """One transaction: all of it is stored, or nothing. Raises StoreError.
+
+        What is read in it stays true until it ends, for all others that are `alone` wait. False is for
+        transactions that only insert, or whose one statement cannot lose a race: PostgreSQL then runs them
+        beside each other.
+        """
         with told_plainly(), Session(self._writer) as session, session.begin():
+            if alone:
+                self._place.exclude_writers(session)
             yield session
+
+    def hold(self, key: str) -> Closes | None:
+        """Return a lock on a key, or None where another task or process has it. Raises StoreError.
+
+        A process that is killed leaves none behind.
+        """
+        with told_plainly():
+            return self._place.hold(key)
+
+    def describe(self) -> str:
+        """Say which database answers, without user, password or folder. Raises StoreError."""
+        with told_plainly():
+            return self._place.describe(self.engine)
 
     def _check_key(self) -> None:
         expected = self.cipher.keyed_hash("key check", _CHECK)
-        with self.writing() as session:
+        with self.reading() as session:
             check = session.get(KeyCheckTable, 1)  # an unknown key raises here
+        if check is None:
+            check = self._introduce_key(expected)
+        if check.lookup_hash != expected:
+            raise StoreError(
+                "The key file does not belong to this database.", "Restore the key file from its backup."
+            )
+
+    def _introduce_key(self, expected: str) -> KeyCheckTable:
+        """Let a new database know its key, unless another process was first."""
+        with self.writing() as session:
+            check = session.get(KeyCheckTable, 1)
             if check is None:
-                session.add(KeyCheckTable(lookup_hash=expected, sealed=_CHECK))
-            elif check.lookup_hash != expected:
-                raise StoreError(
-                    "The key file does not belong to this database.", "Restore the key file from its backup."
-                )
+                check = KeyCheckTable(lookup_hash=expected, sealed=_CHECK)
+                session.add(check)
+                session.flush()
+            session.expunge(check)
+            return check
 
 
 def open_cipher(key_file: Path, url: str) -> Cipher:
     """Return the cipher of a database: its key file is made with the database, never beside an existing one.
 
-    Raises StoreError where the database exists and the key file does not.
+    Raises StoreError where the database was used before and the key file is not here.
     """
-    return Cipher.from_file(key_file, create=not database_path(_parsed(url)).exists())
+    place = place_of(url)
+    if key_file.exists():
+        return Cipher.from_file(key_file, create=False)
+    with told_plainly():
+        return Cipher.from_file(key_file, create=place.is_new())
 
 
 def upgrade(url: str) -> Engine:
-    """Bring a database to this version's schema, creating it (0600, folder 0700) where there is none.
+    """Bring a database to this version's schema; a SQLite file (0600, folder 0700) is made where none is.
 
-    Raises StoreError: a newer schema, a damaged file, no room, no permission, or not SQLite in a file.
+    Raises StoreError: a newer schema, a damaged file, no room, no permission, no answer, or another kind.
     """
-    logging.getLogger(f"sqlalchemy.engine.Engine.{_LOG_NAME}").setLevel(logging.WARNING)
-    place = _parsed(url)
-    path = database_path(place)
-    engine = create_engine(
-        place,
-        hide_parameters=True,
-        logging_name=_LOG_NAME,
-        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000},
-    )
-    event.listen(engine, "connect", _prepare_connection)
-    event.listen(engine, "begin", _begin)
+    return _open(place_of(url))
+
+
+def place_of(url: str) -> Place:
+    """Return where a database lies. Raises StoreError for anything but a SQLite file or PostgreSQL."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StoreError("The database URL cannot be read.", _EXAMPLES) from None
+    if parsed.drivername in _POSTGRES:
+        from service.store.postgres import PostgresDatabase  # noqa: PLC0415 - 0.1 s for its driver
+
+        return PostgresDatabase(parsed)
+    if parsed.get_backend_name() == "sqlite":
+        return SqliteFile(parsed)
+    raise StoreError("The database must be a SQLite file or PostgreSQL by psycopg.", _EXAMPLES)
+
+
+def _open(place: Place) -> Engine:
+    logging.getLogger(f"sqlalchemy.engine.Engine.{LOG_NAME}").setLevel(logging.WARNING)
+    with told_plainly():
+        engine = place.engine()
     try:
         with told_plainly():
-            _make_private(path)
-            _migrate(engine)
+            place.prepare(engine)
     except StoreError:
         engine.dispose()
         raise
     return engine
-
-
-def database_path(url: URL) -> Path:
-    """Return the file of a database. Raises StoreError for anything but SQLite in a file."""
-    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:" or url.query:
-        raise StoreError(
-            "The database must be a SQLite file.", "For example sqlite:////var/lib/epicrisis/epicrisis.db"
-        )
-    return Path(url.database)
-
-
-def _parsed(url: str) -> URL:
-    try:
-        return make_url(url)
-    except (ArgumentError, ValueError):
-        raise StoreError("The database URL cannot be read.", "For example sqlite:///epicrisis.db") from None
-
-
-def _make_private(path: Path) -> None:
-    """Make the file before SQLite does: the write-ahead log and the shared memory take its mode."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    path.chmod(0o600)
-
-
-def _migrate(engine: Engine) -> None:
-    with engine.connect() as connection:
-        connection.exec_driver_sql("ROLLBACK")  # the mode of the log cannot change inside a transaction
-        _use_write_ahead_log(connection)
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        connection.commit()
-
-
-def _use_write_ahead_log(connection: Connection) -> None:
-    """Wait for other processes here: the busy timeout does not hold for a change of the log's mode."""
-    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
-    while True:
-        try:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL").close()
-        except OperationalError as error:
-            code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-            if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > until:
-                raise
-            time.sleep(_BUSY_POLL_S)
-        else:
-            return
-
-
-def _prepare_connection(dbapi_connection: Any, _record: Any) -> None:
-    dbapi_connection.isolation_level = None  # pysqlite's own BEGIN comes late and leaves out DDL
-    for pragma in (
-        f"busy_timeout={BUSY_TIMEOUT_MS}",
-        "foreign_keys=ON",
-        "synchronous=FULL",
-        "temp_store=MEMORY",
-        f"journal_size_limit={LOG_LIMIT_BYTES}",
-        "trusted_schema=OFF",
-        "recursive_triggers=ON",
-    ):
-        dbapi_connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin(connection: Connection) -> None:
-    """Writers take the lock at once: a reader that turns writer late would fail instead of waiting."""
-    writes = connection.get_execution_options().get("epicrisis_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

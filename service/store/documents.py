@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
-from zlib import crc32
 
 import msgspec
 from sqlalchemy import ColumnElement
 from sqlmodel import col, or_, select
 
 from service.errors import StoreError
-from service.ports import DocumentState, FiledDocument, Stop, StopScope, Wanted
+from service.ports import Closes, DocumentState, FiledDocument, Stop, StopScope, Wanted
 from service.store.database import Database
 from service.store.tables import CitationTable, DocumentTable, GivenTable, RunTable, StopTable
 
@@ -22,23 +18,17 @@ SOURCE = "source"
 PATIENT = "patient"
 _DOCUMENT = "document"
 _DECODER = msgspec.json.Decoder(FiledDocument)
-_STRIPES = 256
-"""Lock files: two run keys share one with a chance of 1 in 256, and then only wait for each other."""
+_LONGEST_VERSION = 256
+"""FHIR's version ids have 64 characters at most; PostgreSQL's indexes refuse rows of 2,700 bytes and more."""
 
 
-class Held:
-    """The right to file under one run key, until it is closed."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def close(self) -> None:
-        """Let the next one file."""
-        os.close(self._descriptor)
+def searched_version(version: str | None) -> str:
+    """Return a version id as it is stored and searched for, whatever a server calls one."""
+    return (version or "")[:_LONGEST_VERSION]
 
 
 class SqlDocuments:
-    """The DocumentStore on a SQLite file."""
+    """The DocumentStore in a database."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -81,25 +71,12 @@ class SqlDocuments:
         with self.database.reading() as session:
             return tuple(session.exec(select(RunTable.template_digest).where(*named).distinct()))
 
-    def hold(self, key: str) -> Held | None:
+    def hold(self, key: str) -> Closes | None:
         """Return the right to file under a run key, or None where another task or process has it.
 
-        The lock is the operating system's, so a process that is killed leaves none behind. Raises StoreError.
+        A process that is killed leaves none behind. Raises StoreError.
         """
-        name = self.database.engine.url.database
-        assert name is not None
-        folder = Path(f"{name}.locks")
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            held = os.open(folder / f"{_stripe(key):02x}", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError:
-            raise StoreError("The folder of the locks beside the database cannot be used.") from None
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(held)
-            return None
-        return Held(held)
+        return self.database.hold(key)
 
     def add_stop(self, stop: Stop) -> None:
         """Halt from now on. Raises StoreError."""
@@ -155,8 +132,8 @@ class SqlDocuments:
         given = select(GivenTable.run).where(col(GivenTable.source_hash) == hashed)
         cited = select(CitationTable.run).where(col(CitationTable.source_hash) == hashed)
         if version:
-            given = given.where(col(GivenTable.version) == version)
-            cited = cited.where(col(CitationTable.version) == version)
+            given = given.where(col(GivenTable.version) == searched_version(version))
+            cited = cited.where(col(CitationTable.version) == searched_version(version))
         return or_(col(RunTable.id).in_(given), col(RunTable.id).in_(cited))
 
     def _row(self, document: FiledDocument, hashed: str) -> DocumentTable:
@@ -173,7 +150,3 @@ class SqlDocuments:
 
     def _hash(self, server: str, document: str) -> str:
         return self.database.cipher.keyed_hash(_DOCUMENT, f"{server} {document}")
-
-
-def _stripe(key: str) -> int:
-    return crc32(key.encode()) % _STRIPES

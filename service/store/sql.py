@@ -17,7 +17,7 @@ from service.record.facts import FactId, ResourceVersion
 from service.store.cipher import Cipher
 from service.store.codec import decode_run, encode_run
 from service.store.database import Database
-from service.store.documents import PATIENT, SOURCE, SqlDocuments
+from service.store.documents import PATIENT, SOURCE, SqlDocuments, searched_version
 from service.store.tables import AuditTable, CitationTable, ClaimTable, GivenTable, RunTable
 
 _NEWEST_FIRST = (col(RunTable.created_at).desc(), col(RunTable.id).desc())
@@ -45,7 +45,7 @@ _ROW = (
 
 
 class SqlStore(SqlDocuments):
-    """Store and DocumentStore on a SQLite file. Opening it migrates the database and checks the key."""
+    """Store and DocumentStore in a database. Opening it migrates the database and checks the key."""
 
     def __init__(self, url: str, cipher: Cipher) -> None:
         super().__init__(Database(url, cipher))
@@ -58,7 +58,7 @@ class SqlStore(SqlDocuments):
         """Store a run with its claims and citations, whole or not at all. Raises StoreError."""
         cipher = self.database.cipher
         row = _run_row(run, cipher)
-        with self.database.writing() as session:
+        with self.database.writing(alone=False) as session:
             session.add(row)
             session.flush()
             assert row.id is not None
@@ -124,7 +124,7 @@ class SqlStore(SqlDocuments):
         hashed = self.database.cipher.keyed_hash(SOURCE, reference)
         citing = select(CitationTable.run).where(col(CitationTable.source_hash) == hashed)
         if version is not None:
-            citing = citing.where(col(CitationTable.version) == version)
+            citing = citing.where(col(CitationTable.version) == searched_version(version))
         return self._ids(col(RunTable.id).in_(citing))
 
     def _ids(self, condition: ColumnElement[bool]) -> tuple[RunId, ...]:
@@ -139,7 +139,7 @@ class SqlStore(SqlDocuments):
 
 
 class SqlAuditLog:
-    """The AuditLog on a SQLite file, which may be the store's. Entries are never changed or deleted."""
+    """The AuditLog in a database, which may be the store's. Entries are never changed or deleted."""
 
     def __init__(self, url: str, cipher: Cipher) -> None:
         self.database = Database(url, cipher)
@@ -160,8 +160,10 @@ class SqlAuditLog:
             patient=entry.patient,
             target=entry.target,
             counts=dict(entry.counts),
+            server=entry.server,
+            on_behalf=entry.by or None,
         )
-        with self.database.writing() as session:
+        with self.database.writing(alone=False) as session:
             session.add(row)
 
     def entries(self, limit: int = 50, *, patient: str | None = None) -> tuple[AuditEntry, ...]:
@@ -171,7 +173,7 @@ class SqlAuditLog:
             hashed = self.database.cipher.keyed_hash(PATIENT, patient)
             wanted = wanted.where(col(AuditTable.patient_hash) == hashed)
         with self.database.reading() as session:
-            return tuple(_entry(row) for row in session.exec(wanted))
+            return tuple(entry_of(row) for row in session.exec(wanted))
 
 
 def _run_row(run: StoredRun, cipher: Cipher) -> RunTable:
@@ -238,14 +240,14 @@ def _citation_rows(run: int, summary: Summary, cipher: Cipher) -> Iterator[Citat
                 claim=ordinal,
                 position=position,
                 source_hash=cipher.keyed_hash(SOURCE, source.reference),
-                version=source.version or "",
+                version=searched_version(source.version),
                 digest=source.digest,
             )
 
 
 def _given_rows(run: int, summary: Summary, cipher: Cipher) -> Iterator[GivenTable]:
     given = {
-        (cipher.keyed_hash(SOURCE, source.reference), source.version or "")
+        (cipher.keyed_hash(SOURCE, source.reference), searched_version(source.version))
         for fact in summary.facts
         for source in fact.sources
     }
@@ -270,7 +272,8 @@ def _listed(row: Row[*tuple[Any, ...]]) -> RunRow:
     return RunRow(RunId(run_id), created_at, RunState(state), *rest)
 
 
-def _entry(row: AuditTable) -> AuditEntry:
+def entry_of(row: AuditTable) -> AuditEntry:
+    """Return the entry of a row."""
     return AuditEntry(
         action=Action(row.action),
         actor=row.actor,
@@ -280,4 +283,6 @@ def _entry(row: AuditTable) -> AuditEntry:
         run_id=row.run_id,
         target=row.target,
         counts=row.counts,
+        server=row.server,
+        by=row.on_behalf or "",
     )

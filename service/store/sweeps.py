@@ -26,6 +26,7 @@ from service.store.database import Database
 
 _DECODER = msgspec.json.Decoder(Admission)
 _STAY, _SERVER, _EVENT = "stay", "server", "event"
+_NUDGES = "nudges"
 MOST_TRIES = 20
 """After so many an event is left alone: the next whole look at all stays tells the same again."""
 
@@ -120,6 +121,19 @@ class SqlAdmissions:
         with self.database.reading() as session:
             row = session.get(SourceTable, source)
             return None if row is None else base64.b85decode(row.cursor)
+
+    def nudge(self) -> None:
+        """Ask whoever watches the admissions to look now. Raises StoreError."""
+        with self.database.writing() as session:
+            row = session.get(SourceTable, _NUDGES)
+            count = 1 + (int(row.cursor) if row is not None else 0)
+            session.merge(SourceTable(name=_NUDGES, cursor=str(count)))
+
+    def nudges(self) -> int:
+        """Return how often that was asked for, ever. Raises StoreError."""
+        with self.database.reading() as session:
+            row = session.get(SourceTable, _NUDGES)
+            return 0 if row is None else int(row.cursor)
 
     def begin_tick(self, tick: Tick) -> bool:
         """Keep a tick that begins; False where there was one of this id. Raises StoreError."""

@@ -113,6 +113,22 @@ class AuditTable(SQLModel, table=True):
     patient: str = Field(sa_column=Column(Encrypted("epicrisis_audit_entry.patient"), nullable=False))
     target: str = Field(sa_column=Column(Encrypted("epicrisis_audit_entry.target"), nullable=False))
     counts: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))
+    server: str = ""
+    on_behalf: str | None = Field(
+        default=None, sa_column=Column(Encrypted("epicrisis_audit_entry.on_behalf"), nullable=True)
+    )
+
+
+class AuditSentTable(SQLModel, table=True):
+    """What became of sending one entry to one collector; an entry without a row was never tried."""
+
+    __tablename__ = "epicrisis_audit_sent"
+
+    collector: str = Field(primary_key=True)
+    entry: int = Field(primary_key=True)
+    state: str
+    """`sending`, `sent` or `refused`"""
+    at: datetime = Field(sa_column=Column(UtcInstant, nullable=False))
 
 
 class KeptTable(SQLModel, table=True):
@@ -188,3 +204,16 @@ class StopTable(SQLModel, table=True):
     lifted_by: str = ""
     value: str = Field(sa_column=Column(Encrypted("epicrisis_stop.value"), nullable=False))
     reason: str = Field(sa_column=Column(Encrypted("epicrisis_stop.reason"), nullable=False))
+
+
+class UrgentTable(SQLModel, table=True):
+    """One request that others make room for at the engine. Whoever waits raises `beat` once a second.
+
+    No clock is written: computers that share a database need not agree on the time.
+    """
+
+    __tablename__ = "epicrisis_urgent"
+
+    id: str = Field(primary_key=True)
+    priority: int
+    beat: int

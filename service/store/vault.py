@@ -17,8 +17,8 @@ from service.store.cipher import Cipher
 from service.store.database import Database
 from service.store.tables import KeptTable
 
-MOST_BYTES = 512 * 1024 * 1024
-"""SQLite refuses rows over 1,000,000,000 bytes, PostgreSQL fields over 1 GiB."""
+MOST_BYTES = 512 * 1024 * 1024 - 4096
+"""SQLite refuses rows over 1,000,000,000 bytes; PostgreSQL answers of 1 GiB, where a byte is two digits."""
 _USE_COUNTS_FOR = timedelta(hours=1)
 _sealed_content = cast(col(KeptTable.content), LargeBinary)
 """SQLite's types belong to values: one flipped bit makes a BLOB a text, which the driver would not read."""
@@ -40,7 +40,7 @@ class _Spot(NamedTuple):
 
 
 class SqlVault:
-    """The Vault on a SQLite file, which may be the store's. `clock` says aware UTC now."""
+    """The Vault in a database, which may be the store's. `clock` says aware UTC now."""
 
     def __init__(self, url: str, cipher: Cipher, clock: Clock) -> None:
         self.database = Database(url, cipher)
@@ -83,7 +83,7 @@ class SqlVault:
             "content": self.database.cipher.seal(content, spot.place),
         }
         statement = _upsert(self.database.engine.dialect.name, row)
-        with self.database.writing() as session:
+        with self.database.writing(alone=False) as session:
             session.execute(statement)
 
     def drop(self, area: str, key: str) -> None:
@@ -108,7 +108,7 @@ class SqlVault:
 
     def _note_use(self, spot: _Spot, now: datetime) -> None:
         """Let prune know; a full disk or a long writer elsewhere does not spoil what was read."""
-        with suppress(StoreError), self.database.writing() as session:
+        with suppress(StoreError), self.database.writing(alone=False) as session:
             session.execute(update(KeptTable).where(*spot.here).values(used_at=now))
 
 

@@ -19,7 +19,7 @@ from service.record.dates import parse_when
 from service.record.facts import Absence, Identity
 from service.writeback.clean import one_line
 from service.writeback.device import build_device
-from service.writeback.labels import BANNER, DRAFT_TYPE, WriteProfile, security
+from service.writeback.labels import BANNER, DRAFT_TYPE, WriteProfile, confidentiality, security
 from service.writeback.moment import fhir_instant
 from service.writeback.page import (
     Block,
@@ -45,9 +45,10 @@ def document_bundle(
     """Return the document Bundle of a run: Composition, Patient and Device."""
     names = {kind: f"urn:uuid:{uuid5(_NAMESPACE, f'{kind} {run.inputs.key}')}" for kind in ("c", "p", "d")}
     written = fhir_instant(run.created_at)
+    labels = security(profile, run.summary.labels)
     composition = {
         "resourceType": "Composition",
-        "meta": {"security": security(profile)},
+        "meta": {"security": labels},
         "language": "en",
         "text": narrative(_head(run)),
         "status": "preliminary",
@@ -56,6 +57,7 @@ def document_bundle(
         "date": written,
         "author": [{"reference": names["d"]}],
         "title": BANNER,
+        "confidentiality": confidentiality(profile, run.summary.labels),
         "section": [
             *(_section(section, sources) for section in run.summary.sections),
             {"title": "Sources", "text": narrative(source_blocks(sources))},
@@ -65,6 +67,7 @@ def document_bundle(
     contained = (composition, _patient(run.summary.identity), build_device(run.inputs, software_version))
     return {
         "resourceType": "Bundle",
+        "meta": {"security": labels},
         "identifier": {"system": DOCUMENT_SYSTEM, "value": run.inputs.key},
         "type": "document",
         "timestamp": written,

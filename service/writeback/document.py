@@ -10,7 +10,7 @@ from service.record.facts import Fact, Kind, Status
 from service.writeback.attachment import attachment
 from service.writeback.composition import document_bundle, encoded
 from service.writeback.json_form import Sign, json_form
-from service.writeback.labels import BANNER, DRAFT_TYPE, US_CORE, WriteProfile, security
+from service.writeback.labels import BANNER, DRAFT_TYPE, US_CORE, WriteProfile, security, security_labels
 from service.writeback.moment import fhir_date, fhir_instant
 from service.writeback.page import Sources, compose_page, describe
 from service.writeback.sources import LITERAL, plain_reference
@@ -43,7 +43,7 @@ def build_document(
         "resourceType": "DocumentReference",
         "meta": {
             "profile": [f"{US_CORE}/StructureDefinition/us-core-documentreference"],
-            "security": security(profile),
+            "security": security(profile, run.summary.labels),
         },
         "language": "en",
         "identifier": [{"system": DOCUMENT_SYSTEM, "value": run.inputs.key}],
@@ -55,6 +55,7 @@ def build_document(
         "date": written,
         "author": [{"reference": device}],
         "description": describe(run),
+        "securityLabel": security_labels(profile, run.summary.labels),
         "content": [
             {"attachment": attachment(media_type, f"{BANNER}: {title}", data, written)}
             for media_type, title, data in _forms(run, sources, software_version, profile, sign)
@@ -63,8 +64,9 @@ def build_document(
     }
     if not profile.device_author:
         del document["author"]
-    if not document["context"]:
-        del document["context"]
+    for name in ("securityLabel", "context"):
+        if not document[name]:
+            del document[name]
     return document
 
 

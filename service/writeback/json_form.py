@@ -18,9 +18,11 @@ by number, and each source gives the resource version, the SHA-256 of that versi
                       entailed (`yes` | `no` | `not stated` by the engine itself; empty: not asked)
     sources[]         number, fact, type, name, date, text, reference, version, sha256; also[] (reference,
                       version, sha256 of further resources that say the same); span (first and
-                      last-plus-one character in the note's text, or null)
+                      last-plus-one character in the note's text, or null); labels[] as below
     left_out[]        kind, title, count, earliest, latest, reason
     not_retrieved[]   type (null: the whole record), reason, detail
+    labels[]          system, code, display: the security labels that the document carries because its sources
+                      do: sensitivity, and confidentiality R or V last; none for ordinary sources
     statements_refused, entries_searched   counts; refused statements themselves are for reviewers alone
     run               key, attempt, record_sha256, rules_version
     rules             version, lexicon_sha256: by what the verdicts were reached; second_pass
@@ -37,7 +39,7 @@ Absent text is an empty string. Fields may be added within a format; none is ren
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -46,6 +48,8 @@ from connectors.fhir.codec import canonical
 from service.context.chosen import LeftOut
 from service.grounding.summary import Claim, SummarySection
 from service.ports import StoredRun
+from service.record.facts import Code
+from service.record.labels import highest_labels
 from service.writeback.clean import one_line
 from service.writeback.labels import BANNER
 from service.writeback.moment import DRAFT_LIFE, fhir_instant, show_when
@@ -107,6 +111,7 @@ def _form(run: StoredRun, sources: Sources, software_version: str) -> dict[str, 
             {"type": gap.resource_type, "reason": gap.reason.value, "detail": one_line(gap.detail)}
             for gap in summary.gaps
         ],
+        "labels": _labels(summary.labels),
         "statements_refused": len(summary.refused),
         "entries_searched": summary.searched,
         **_origin(run, software_version),
@@ -159,7 +164,15 @@ def _source(source: Source) -> dict[str, Any]:
             for copy in fact.copies
         ],
         "span": fact.span,
+        "labels": _labels(highest_labels(label for one in fact.sources for label in one.security)),
     }
+
+
+def _labels(labels: Iterable[Code]) -> list[dict[str, str]]:
+    return [
+        {"system": one_line(x.system), "code": one_line(x.code), "display": one_line(x.display)}
+        for x in labels
+    ]
 
 
 def _left_out(left: LeftOut) -> dict[str, Any]:

@@ -5,10 +5,15 @@ The label is HL7's "AI Transparency on FHIR": `AIAST` in `meta.security`. `NOPAT
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from service.errors import FilingError
+from service.record.facts import Code
+from service.record.labels import CONFIDENTIALITY, LEVELS, highest_labels, level_of
+from service.writeback.clean import one_line
 
 BANNER = "AI-GENERATED DRAFT, NOT REVIEWED"
 """Begins and ends every human-readable form (SAFETY 16)."""
@@ -37,6 +42,7 @@ NOT_FOR_PATIENT = {
     "code": "NOPAT",
     "display": "no disclosure to patient, family or caregivers without attending provider's authorization",
 }
+_SPACE = re.compile(r"\s+")
 _CONFIDENTIALITY = {"N": "normal", "R": "restricted", "V": "very restricted"}
 
 
@@ -85,8 +91,17 @@ class WriteProfile:
         return tuple(what for what, is_kept in kept if not is_kept)
 
 
-def check_profile(profile: WriteProfile) -> None:
-    """Raise FilingError where a draft would lose what says that it is one (SAFETY 16)."""
+def check_profile(profile: WriteProfile, carried: Iterable[Code] = ()) -> None:
+    """Raise FilingError where a draft would lose what says that it is one (SAFETY 16), or who may read it.
+
+    What the site signed is that a draft may look finished, never that restricted data may look ordinary:
+    with labels to carry (`carried`) nothing is filed where labels are dropped (SAFETY 20).
+    """
+    if tuple(carried) and not profile.keeps_labels:
+        raise FilingError(
+            "This summary rests on entries with a security label, and this server would drop the label.",
+            "Nothing is filed there; the summary can be read here by those who may see its sources.",
+        )
     if profile.risks and not profile.risk_signed_by:
         raise FilingError(
             f"This server would drop {' and '.join(profile.risks)}: "
@@ -96,11 +111,37 @@ def check_profile(profile: WriteProfile) -> None:
         )
 
 
-def security(profile: WriteProfile) -> list[dict[str, Any]]:
-    """Return `meta.security` of everything we write about a patient."""
-    confidentiality = {
-        "system": f"{TERMINOLOGY}/v3-Confidentiality",
-        "code": profile.confidentiality,
-        "display": _CONFIDENTIALITY[profile.confidentiality],
-    }
-    return [dict(AI_ASSERTED), dict(NOT_FOR_PATIENT), confidentiality]
+def security(profile: WriteProfile, carried: Sequence[Code] = ()) -> list[dict[str, Any]]:
+    """Return `meta.security` of everything we write about a patient.
+
+    `carried` are the labels of its sources: each is kept, and the highest confidentiality holds.
+    """
+    level = confidentiality(profile, carried)
+    coding = {"system": CONFIDENTIALITY, "code": level, "display": _CONFIDENTIALITY[level]}
+    return [dict(AI_ASSERTED), dict(NOT_FOR_PATIENT), *_sensitivity(carried), coding]
+
+
+def confidentiality(profile: WriteProfile, carried: Iterable[Code] = ()) -> str:
+    """Return the confidentiality of what rests on these labels: at least the site's (SAFETY 20)."""
+    return max(profile.confidentiality, level_of(carried), key=LEVELS.index)
+
+
+def security_labels(profile: WriteProfile, carried: Sequence[Code]) -> list[dict[str, Any]]:
+    """Return `DocumentReference.securityLabel`: confidentiality and sensitivity, where a source has any."""
+    codings = security(profile, carried)[2:] if carried else []
+    return [{"coding": [coding]} for coding in codings]
+
+
+def _sensitivity(carried: Iterable[Code]) -> list[dict[str, Any]]:
+    """Return the labels other than levels as Codings of legal parts: records hold what no validator takes."""
+    found = []
+    for label in highest_labels(carried):
+        if label.system == CONFIDENTIALITY and label.code in LEVELS:
+            continue
+        coding = {
+            "system": "" if _SPACE.search(label.system) else label.system,
+            "code": _SPACE.sub(" ", one_line(label.code)),
+            "display": one_line(label.display),
+        }
+        found.append({name: value for name, value in coding.items() if value})
+    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from service.ports import StoredRun
+from service.record.labels import CONFIDENTIALITY, LEVELS
 from service.writeback.attachment import attachment
 from service.writeback.clean import one_line
 from service.writeback.composition import document_bundle, encoded
@@ -61,8 +62,12 @@ def lasting_content(
     software_version: str,
     profile: WriteProfile,
     sign: Sign | None,
+    security: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Return the contents of an attested DocumentReference, in the order of the draft's."""
+    """Return the contents of an attested DocumentReference, in the order of the draft's.
+
+    `security` are the labels of the attested document, which may be higher than the draft's.
+    """
     banner, sources = lasting_banner(by, at), numbered_sources(run.summary)
     page = _page(compose_page(run, sources, software_version), banner, additions)
     forms = [
@@ -70,7 +75,8 @@ def lasting_content(
         ("application/xhtml+xml", "page", xhtml(page).encode()),
     ]
     if not additions:  # a Composition has no place for words that are not the AI's
-        bundle = encoded(_final(document_bundle(run, sources, software_version, profile), banner))
+        draft = document_bundle(run, sources, software_version, profile)
+        bundle = encoded(_final(draft, banner, security))
         forms += [("application/fhir+json", "document", bundle)] if bundle is not None else []
     digests = {kind.partition(";")[0]: hashlib.sha256(data).hexdigest() for kind, _, data in forms}
     proof = json_form(run, sources, software_version, digests)
@@ -114,12 +120,16 @@ def _proof(draft: bytes, by: str, at: datetime, additions: Sequence[Addition], s
     return msgspec.json.encode(form)
 
 
-def _final(bundle: dict[str, Any], banner: str) -> dict[str, Any]:
+def _final(bundle: dict[str, Any], banner: str, security: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the document Bundle with its Composition final and without a word of the draft's banner."""
     final: dict[str, Any] = _said(bundle, banner)
+    final["meta"]["security"] = labels = [dict(label) for label in security]
+    level = next(x["code"] for x in labels if x.get("system") == CONFIDENTIALITY and x["code"] in LEVELS)
     for entry in final["entry"]:
         if entry["resource"]["resourceType"] == "Composition":
             entry["resource"]["status"] = "final"
+            entry["resource"]["meta"]["security"] = labels
+            entry["resource"]["confidentiality"] = level
             entry["resource"]["type"] = {"coding": [{"system": "http://loinc.org", "code": "60591-5"}]}
     return final
 

@@ -6,7 +6,7 @@ own text stays beside it; what is superseded or withdrawn keeps its content, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -15,10 +15,12 @@ from fhir.resources.R4B.documentreference import DocumentReference
 from fhir.resources.R4B.provenance import Provenance
 from pydantic import BaseModel, ValidationError
 
+from connectors.fhir.codec import dicts
 from service.errors import FilingError
 from service.ports import ATTESTED_SYSTEM, StoredRun
+from service.record.labels import CONFIDENTIALITY, LEVEL_SYSTEMS, LEVELS
 from service.writeback.json_form import Sign
-from service.writeback.labels import TERMINOLOGY, WriteProfile
+from service.writeback.labels import AI_ASSERTED, NOT_FOR_PATIENT, TERMINOLOGY, WriteProfile
 from service.writeback.lasting import Addition, lasting_content, lasting_description
 from service.writeback.moment import fhir_instant
 from service.writeback.sources import LITERAL
@@ -76,7 +78,7 @@ def attested_transaction(
     entries[index] = _created(entries[index]["fullUrl"], final, by_id)
     entries[-1] = {
         "fullUrl": entries[-1]["fullUrl"],
-        "resource": _attesting(origin, attestation, replaced),
+        "resource": _attesting(origin, attestation, replaced, final["meta"]["security"]),
         "request": {
             "method": "POST",
             "url": "Provenance",
@@ -120,7 +122,12 @@ def _attested(
         if name not in draft and name not in _OF_THE_SERVER and not name.startswith("_")
     }
     document = {**carried, **draft}
-    document["meta"] = draft["meta"] | {"security": _highest(draft, replaced)}
+    labels = _highest(draft, replaced)
+    document["meta"] = draft["meta"] | {"security": labels}
+    if "securityLabel" in document:
+        document["securityLabel"] = [
+            {"coding": [label]} for label in labels if label not in (AI_ASSERTED, NOT_FOR_PATIENT)
+        ]
     document["identifier"] = [{"system": ATTESTED_SYSTEM, "value": attestation.identifier or run.inputs.key}]
     document["docStatus"] = "amended" if attestation.additions else "final"
     document["type"] = {"coding": [dict(_EPISODE if run.inputs.encounter else _HISTORY)]}
@@ -128,7 +135,7 @@ def _attested(
     document["authenticator"] = {"reference": attestation.by}
     document["description"] = lasting_description(run, attestation.by, attestation.at)
     document["content"] = lasting_content(
-        run, attestation.by, attestation.at, attestation.additions, software_version, profile, sign
+        run, attestation.by, attestation.at, attestation.additions, software_version, profile, sign, labels
     )
     document.pop("relatesTo", None)
     if replaced:
@@ -138,26 +145,27 @@ def _attested(
     return document
 
 
-_RANK = ("U", "L", "M", "N", "R", "V")
-
-
 def _highest(draft: Mapping[str, Any], replaced: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the labels of all of them, and of the confidentialities the highest (SAFETY 20)."""
-    system = f"{TERMINOLOGY}/v3-Confidentiality"
-    labels = [
-        label
-        for one in (draft, *replaced)
-        for label in (one.get("meta") or {}).get("security") or []
-        if isinstance(label, dict)
-    ]
-    levels = [x for x in labels if x.get("system") == system and x.get("code") in _RANK]
+    labels = [label for one in (draft, *replaced) for label in _labels_of(one)]
+    levels = [x for x in labels if x.get("code") in LEVELS and x.get("system", "") in LEVEL_SYSTEMS]
     others = {(x.get("system"), x.get("code")): x for x in reversed(labels) if x not in levels}
-    highest = max(levels, key=lambda x: _RANK.index(x["code"])) if levels else None
-    return [*reversed(others.values()), *([highest] if highest else [])]
+    highest = max(levels, key=lambda x: LEVELS.index(x["code"]))
+    return [*reversed(others.values()), {**highest, "system": CONFIDENTIALITY}]
+
+
+def _labels_of(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the codings of both places where a document is labelled."""
+    yield from dicts((document.get("meta") or {}).get("security"))
+    for concept in dicts(document.get("securityLabel")):
+        yield from dicts(concept.get("coding"))
 
 
 def _attesting(
-    origin: dict[str, Any], attestation: Attestation, replaced: Sequence[Mapping[str, Any]]
+    origin: dict[str, Any],
+    attestation: Attestation,
+    replaced: Sequence[Mapping[str, Any]],
+    security: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the Provenance of an attestation: all that the draft's said, and who verified it.
 
@@ -168,6 +176,7 @@ def _attesting(
     revised = [{"role": "revision", "what": {"reference": versioned(one)}} for one in replaced]
     coding = _AMEND if attestation.additions else _ATTEST
     return origin | {
+        "meta": {"security": security},
         "target": [*origin["target"], *({"reference": plain(one)} for one in replaced)],
         "recorded": fhir_instant(attestation.at),
         "activity": {"coding": [dict(coding)]},

@@ -31,7 +31,7 @@ def build_provenance(
     """
     provenance: dict[str, Any] = {
         "resourceType": "Provenance",
-        "meta": {"security": security(profile)},
+        "meta": {"security": security(profile, run.summary.labels)},
         "target": [{"reference": document}],
         "recorded": fhir_instant(run.created_at),
         "reason": [{"coding": [dict(AI_ASSERTED)]}],

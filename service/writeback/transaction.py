@@ -43,7 +43,7 @@ def build_transaction(
     source, a server that would drop the label, or a resource that is not valid FHIR.
     """
     profile = profile or WriteProfile()
-    check_profile(profile)
+    check_profile(profile, run.summary.labels)
     _check_run(run)
     key = run.inputs.key
     document, device, provenance = (_urn(kind, key) for kind in ("document", "device", "provenance"))

@@ -28,6 +28,7 @@ from tests.bench.claims import bench_claims
 from tests.bench.compaction import bench_compaction
 from tests.bench.memory import bench_memory
 from tests.bench.omission import bench_omission
+from tests.bench.priority import bench_priority
 from tests.bench.pull import bench_pull
 from tests.bench.refresh import bench_refresh, refresh_table
 from tests.bench.stages import bench_stages
@@ -98,9 +99,26 @@ def verification(charts: Charts) -> Iterator[Table]:
         yield asyncio.run(bench_verification(charts.largest, Path(folder)))
 
 
+def priority(charts: Charts) -> Iterator[Table]:
+    """What a clinician waits beside a sweep, and what the sweep loses."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield asyncio.run(bench_priority(charts, Path(folder)))
+
+
 TOPICS: dict[str, Callable[[Charts], Iterator[Table]]] = {
     topic.__name__: topic
-    for topic in (assembly, compaction, memory, server, cache, stages, claims, omission, verification)
+    for topic in (
+        assembly,
+        compaction,
+        memory,
+        server,
+        cache,
+        stages,
+        claims,
+        omission,
+        verification,
+        priority,
+    )
 }
 
 

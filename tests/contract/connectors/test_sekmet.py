@@ -274,6 +274,20 @@ async def test_smart_backend_services_read_a_chart(
     assert len(pull.resources) == 29
 
 
+@pytest.mark.parametrize(("client_id", "key", "requests"), [("reader", RSA, 1), ("writer", EC, 1)])
+async def test_who_may_read_may_ask_in_a_batch(
+    guarded: SekmetServer, client_id: str, key: RSAKey | ECKey, requests: int
+) -> None:
+    auth = _auth(guarded, client_id, key, "system/*.read")
+    async with FhirClient(guarded.base_url, auth=auth) as client:
+        known = await FhirEhr(client).pull(_guarded_patient(guarded))
+        for _ in range(2):
+            refreshed = await FhirEhr(client).pull(_guarded_patient(guarded), known=known)
+    print(refreshed.requests)
+    assert refreshed.changed == 0
+    assert refreshed.requests == requests
+
+
 async def test_a_scope_that_is_missing_is_a_gap_for_each_type(guarded: SekmetServer) -> None:
     auth = _auth(guarded, "patient-only", EC, "system/Patient.read")
     no_everything = Capabilities.without_everything

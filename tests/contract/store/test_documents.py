@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,18 +17,6 @@ from tests.conftest import CANARY
 from tests.unit.writeback.charts import CREATED, make_run, varied
 
 SERVER = "http://127.0.0.1:1/fhir"
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/epicrisis.db"
-
-
-@pytest.fixture
-def store(url: str, tmp_path: Path) -> Iterator[SqlStore]:
-    opened = SqlStore(url, open_cipher(tmp_path / "key", url))
-    yield opened
-    opened.close()
 
 
 def run_of(number: int, **inputs: Any) -> StoredRun:

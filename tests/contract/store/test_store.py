@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from service.errors import StoreError
 from service.ports import Action, AuditEntry, AuditLog, RunId, RunState, Store, StoredRun
-from service.store.database import open_cipher
 from service.store.sql import SqlAuditLog, SqlStore
 from tests.conftest import CANARY
 from tests.unit.writeback.charts import CREATED, east, make_run, varied
@@ -26,14 +24,9 @@ class Edge(NamedTuple):
     entries: Callable[..., tuple[AuditEntry, ...]]
 
 
-@pytest.fixture(params=["sqlite"])
-def edge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Edge]:
-    url = f"sqlite:///{tmp_path}/epicrisis.db"
-    cipher = open_cipher(tmp_path / "key", url)
-    store, audit = SqlStore(url, cipher), SqlAuditLog(url, cipher)
-    yield Edge(store, audit, store.find_by_patient, store.find_by_source, audit.entries)
-    store.close()
-    audit.close()
+@pytest.fixture
+def edge(store: SqlStore, audit: SqlAuditLog) -> Edge:
+    return Edge(store, audit, store.find_by_patient, store.find_by_source, audit.entries)
 
 
 def numbered(number: int, **more: object) -> StoredRun:

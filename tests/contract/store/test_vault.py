@@ -7,14 +7,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from service.errors import StoreError
 from service.ports import KEPT_AREAS, Vault
-from service.store.database import open_cipher
+from service.store.cipher import Cipher
 from service.store.vault import SqlVault
 from tests.conftest import CANARY
 from tests.unit.writeback.charts import CREATED, east
@@ -40,10 +39,9 @@ class Edge(NamedTuple):
     clock: Hands
 
 
-@pytest.fixture(params=["sqlite"])
-def edge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Edge]:
-    url = f"sqlite:///{tmp_path}/epicrisis.db"
-    cipher, clock = open_cipher(tmp_path / "key", url), Hands()
+@pytest.fixture
+def edge(url: str, cipher: Cipher) -> Iterator[Edge]:
+    clock = Hands()
     vaults = SqlVault(url, cipher, clock), SqlVault(url, cipher, clock)
     yield Edge(*vaults, clock)
     for vault in vaults:

@@ -43,7 +43,11 @@ def outcome_entry(code: str) -> dict[str, Any]:
 
 
 def capability_statement(
-    *types: str, everything: bool = False, transaction: bool = False, conditional_create: bool = True
+    *types: str,
+    everything: bool = False,
+    transaction: bool = False,
+    conditional_create: bool = True,
+    batch: bool = False,
 ) -> dict[str, Any]:
     """Return a CapabilityStatement that offers a search for each type."""
     operations = {"operation": [{"name": "everything"}]} if everything else {}
@@ -56,7 +60,8 @@ def capability_statement(
         }
         for kind in ("Patient", *types)
     ]
-    interaction = [{"code": "transaction"}] if transaction else []
+    offered = {"transaction": transaction, "batch": batch}
+    interaction = [{"code": code} for code, is_offered in offered.items() if is_offered]
     rest = [{"mode": "server", "resource": resources, "interaction": interaction}]
     return {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": rest}
 

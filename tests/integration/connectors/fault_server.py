@@ -138,7 +138,7 @@ class FaultServer:
             return False
         request = await _read_request(first, reader)
         self.requests.append(request)
-        answer = self._answer(request)
+        answer = self.answer(request)
         if isinstance(answer, HangUp):
             return False
         if isinstance(answer, Raw):
@@ -153,7 +153,8 @@ class FaultServer:
         await writer.drain()
         return answer.cut_after is None
 
-    def _answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Answer:
+        """Return what is answered to a request, whether it came by a socket or not."""
         answers = self._answers.get((request.method, request.path))
         if not answers:
             return Reply(404, json={"resourceType": "OperationOutcome", "issue": [{"code": "not-found"}]})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,89 +15,23 @@ from connectors.fhir.pull import GapReason, Pull
 from connectors.fhir.refresh import refresh_patient
 from connectors.limits import Limits
 from tests.conftest import CANARY
-from tests.integration.connectors.chart import PATIENT, bundle, capability_statement, outcome_entry
+from tests.integration.connectors.chart import PATIENT, bundle, outcome_entry
 from tests.integration.connectors.conftest import IMPATIENT
 from tests.integration.connectors.fault_server import FaultServer, Reply, Request
-
-LOADED = datetime(2026, 11, 24, 7, 0, tzinfo=UTC)
-READ = LOADED + timedelta(hours=1)
-LATER = READ + timedelta(hours=1)
-TYPES = ("Observation", "Condition", "AllergyIntolerance", "Encounter", "DocumentReference", "CarePlan")
-NOT_FOUND = {"resourceType": "OperationOutcome", "issue": [{"code": "not-found"}]}
-
-
-@dataclass
-class Hospital:
-    """A server with one chart. Its flags are the ways in which servers fall short."""
-
-    server: FaultServer
-    types: tuple[str, ...] = TYPES
-    searchable: tuple[str, ...] = TYPES
-    everything: bool = False
-    ignores_last_updated: bool = False
-    ignores_since: bool = False
-    counts: bool = True
-    chart: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    answers: dict[str, Reply] = field(default_factory=dict)
-    """Type → what its searches answer instead."""
-
-    def open(self) -> None:
-        """Let the server answer for this hospital."""
-        statement = capability_statement(*self.searchable, everything=self.everything)
-        self.server.on("GET", "/fhir/metadata", Reply(json=statement))
-        self.server.on("GET", "/fhir/Patient/p1", self._read)
-        self.server.on("GET", "/fhir/Patient/p1/$everything", self._everything)
-        for kind in self.searchable:
-            self.server.on("GET", f"/fhir/{kind}", self._search)
-        if not self.chart:
-            self.put(PATIENT["resourceType"], "p1", at=LOADED, name=PATIENT["name"])
-
-    def put(self, kind: str, resource_id: str, at: datetime = LATER, **fields: Any) -> None:
-        """Create a resource, or write its next version."""
-        before = self.chart.get((kind, resource_id), {"meta": {"versionId": "0"}})
-        version = str(int(before["meta"]["versionId"]) + 1)
-        meta = {"versionId": version, "lastUpdated": at.isoformat()}
-        self.chart[kind, resource_id] = {"resourceType": kind, "id": resource_id, "meta": meta, **fields}
-        self.server.on("GET", f"/fhir/{kind}/{resource_id}", self._read)
-
-    def delete(self, kind: str, resource_id: str) -> None:
-        """Delete a resource: 410 from now on."""
-        del self.chart[kind, resource_id]
-
-    def held(self) -> set[tuple[str, str, str]]:
-        """What a pull should hold."""
-        return {(kind, i, r["meta"]["versionId"]) for (kind, i), r in self.chart.items()}
-
-    def _read(self, request: Request) -> Reply:
-        _, _, kind, resource_id = request.path.split("/")
-        resource = self.chart.get((kind, resource_id))
-        if resource is None:
-            return Reply(410, json=NOT_FOUND)
-        tag = f'W/"{resource["meta"]["versionId"]}"'
-        return Reply(304) if request.headers.get("if-none-match") == tag else Reply(json=resource)
-
-    def _everything(self, request: Request) -> Reply:
-        since = dict(request.query).get("_since", "")
-        found = [r for r in self.chart.values() if self.ignores_since or r["meta"]["lastUpdated"] >= since]
-        return Reply(json=bundle(*found))
-
-    def _search(self, request: Request) -> Reply:
-        kind, query = request.path.removeprefix("/fhir/"), dict(request.query)
-        if kind in self.answers:
-            return self.answers[kind]
-        since = "" if self.ignores_last_updated else query.get("_lastUpdated", "").removeprefix("ge")
-        found = [r for (k, _), r in self.chart.items() if k == kind and r["meta"]["lastUpdated"] >= since]
-        total: dict[str, Any] = {"total": len(found)} if self.counts else {}
-        if query.get("_summary") == "count":
-            return Reply(json=bundle(**total))
-        if "_elements" in query:
-            found = [{name: r[name] for name in ("resourceType", "id", "meta")} for r in found]
-        return Reply(json=bundle(*found[: int(query["_count"])], **total))
+from tests.integration.connectors.hospital import (
+    LATER,
+    LOADED,
+    NOT_FOUND,
+    READ,
+    TYPES,
+    Hospital,
+    held,
+)
 
 
-@pytest.fixture
-def hospital(server: FaultServer) -> Hospital:
-    built = Hospital(server)
+@pytest.fixture(params=[False, True], ids=["singly", "batches"])
+def hospital(server: FaultServer, request: pytest.FixtureRequest) -> Hospital:
+    built = Hospital(server, batches=request.param)
     built.open()
     for number in range(3):
         built.put("Observation", f"o{number}", LOADED, status="final")
@@ -120,10 +53,6 @@ async def _closed(ehr: FhirEhr) -> Any:
     await ehr.aclose()
 
 
-def _held(pull: Pull) -> set[tuple[str, str, str]]:
-    return {(r["resourceType"], r["id"], r["meta"]["versionId"]) for r in pull.resources}
-
-
 def _gaps(pull: Pull) -> list[tuple[str | None, GapReason]]:
     return [(g.resource_type, g.reason) for g in pull.gaps if g.reason is not GapReason.NOT_SUPPORTED]
 
@@ -132,7 +61,7 @@ async def _refresh(ehr: FhirEhr, hospital: Hospital, known: Pull | None = None) 
     """Return a refresh of `known`, which is read first unless it is given, and a pull that is whole."""
     known = known or await ehr.pull("p1")
     refreshed = await ehr.pull("Patient/p1", known=known)
-    assert _held(refreshed) == hospital.held()
+    assert held(refreshed) == hospital.held()
     for gap in refreshed.gaps:
         assert CANARY not in gap.detail
     return known, refreshed

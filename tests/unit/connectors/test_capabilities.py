@@ -24,7 +24,7 @@ def _statement(**rest: Any) -> dict[str, Any]:
 def test_what_is_declared_is_read() -> None:
     found = parse_capabilities(
         _statement(
-            interaction=[{"code": "transaction"}],
+            interaction=[{"code": "transaction"}, {"code": "batch"}],
             resource=[
                 {
                     "type": "Patient",
@@ -43,11 +43,18 @@ def test_what_is_declared_is_read() -> None:
     )
     assert found.declared
     assert found.transaction
+    assert found.batch
     assert found.everything
     device = found.of("Device")
     assert (device.search, device.versioning, device.conditional_create, device.update_create) == (True,) * 4
     assert device.search_params == {"patient"}
     assert not found.offers_search("Goal")
+
+
+def test_a_batch_is_tried_where_it_is_declared_or_nothing_is() -> None:
+    assert UNDECLARED.offers_batch
+    assert parse_capabilities(_statement(interaction=[{"code": "batch"}])).offers_batch
+    assert not parse_capabilities(_statement(interaction=[{"code": "transaction"}])).offers_batch
 
 
 def test_everything_of_an_encounter_is_not_everything_of_a_patient() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import asyncio
 import httpx
 import pytest
 
@@ -77,6 +78,37 @@ async def test_an_unsafe_write_is_never_repeated() -> None:
         await _get(_session(lambda _: httpx.Response(503), waiting), repeatable=False, method="POST")
     assert meter.requests == 1
     assert waiting.slept == []
+
+
+async def test_a_meter_counts_what_a_meter_inside_it_counted() -> None:
+    session = _session(lambda _: httpx.Response(200, content=b"four"), Waiting())
+    with metered() as outer:
+        await _get(session)
+        with metered() as inner:
+            await asyncio.gather(_get(session), _get(session))
+        with metered() as empty:
+            pass
+        with pytest.raises(ValueError, match="broke off"), metered():
+            await _get(session)
+            raise ValueError("broke off")
+        await _get(session)
+    assert (inner.requests, inner.bytes) == (2, 8)
+    assert (empty.requests, empty.bytes) == (0, 0)
+    assert (outer.requests, outer.bytes) == (5, 20)
+
+
+async def test_meters_of_tasks_that_run_at_once_add_up() -> None:
+    session = _session(lambda _: httpx.Response(200, content=b"four"), Waiting())
+
+    async def work(times: int) -> int:
+        with metered() as meter:
+            for _ in range(times):
+                await _get(session)
+        return meter.requests
+
+    with metered() as outer:
+        assert await asyncio.gather(work(1), work(3)) == [1, 3]
+    assert outer.requests == 4
 
 
 @pytest.mark.parametrize(

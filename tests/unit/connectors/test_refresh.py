@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from connectors.fhir.capabilities import Capabilities, TypeSupport
 from connectors.fhir.packed import Packed
 from connectors.fhir.pull import Gap, GapReason, Pull
-from connectors.fhir.refresh import is_newer
+from connectors.fhir.stamp import is_newer
 from tests.conftest import CANARY
 
 READ_AT = datetime(2026, 11, 24, 8, 0, tzinfo=timezone(timedelta(hours=1)))

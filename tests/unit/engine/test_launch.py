@@ -36,6 +36,16 @@ def test_eager_mode_and_guessing_by_copying_are_for_the_cpu_alone(flag: str) -> 
     assert flag not in command(GPU)
 
 
+def test_a_long_prompt_is_read_in_steps_small_enough_for_the_machine_and_the_caller_has_the_last_word() -> None:
+    assert value_of("--max-num-batched-tokens", command(SMALL_CPU)) == "512"
+    assert value_of("--max-num-batched-tokens", command(GPU)) == "2048"
+    assert int(value_of("--max-num-seqs", command(GPU))) > 32
+    words = server_command(
+        Path("/m"), "m", 1, context_tokens=9, machine=GPU, extra=("--max-num-batched-tokens", "4096")
+    )
+    assert words[-1] == "4096"
+
+
 def test_bfloat16_is_left_only_where_a_processor_merely_emulates_it() -> None:
     assert [value_of("--dtype", command(m)) for m in (SMALL_CPU, BIG_CPU, GPU)] == [
         "float32",

@@ -21,6 +21,8 @@ from service.errors import SettingsError
         ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2-135m", "guided"),
         ("gemma3-270m", "gemma3-270m", "guided"),
         ("google/gemma-3-270m", "gemma3-270m", "guided"),
+        ("scripted", "scripted", "free"),
+        ("somebody/unscripted-7b", "default", "guided"),
         ("somebody/unheard-of-7b", "default", "guided"),
         ("/srv/medgemma-4b/../qwen", "medgemma-4b", "free"),
         ("", "default", "guided"),

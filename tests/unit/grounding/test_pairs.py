@@ -179,3 +179,152 @@ def test_what_was_nothing_has_no_multiple() -> None:
     )
     assert judged("Pain score more than doubled from 0 cm to 5 cm.", old, new)[0] is not Verdict.SUPPORTED
     assert judged("Pain score rose from 0 cm to 5 cm.", old, new)[0] is Verdict.SUPPORTED
+
+
+RISING = [
+    *"rose risen rise rises rising increase increased increases increasing climbed climbs climbing grew grown".split(),
+    *"growing higher greater".split(),
+    *("went up", "gone up", "going up", "moved up", "up from"),
+]  # fmt: skip
+FALLING = [
+    *"fell fallen fall falls falling decrease decreased decreases decreasing droped dropped drop drops".split(),
+    *"dropping decline declined declines declining lower less smaller".split(),
+    *("went down", "gone down", "going down", "moved down", "down from", "came down"),
+]
+MOVING = "went gone change changed changes moved differ differs differed".split()
+RISE = (OLD, NEW)
+FALL = (sodium("151", "2020-01-05"), sodium("60", "2022-07-08"))
+
+
+@pytest.mark.parametrize("told", [*RISING, *FALLING, *MOVING])
+def test_every_word_for_a_change_says_in_which_direction_it_went(told: str) -> None:
+    start = "" if told.endswith("from") else "from "
+    up, down = f"Sodium {told} {start}60 mmol/L to 151 mmol/L.", f"Sodium {told} {start}151 mmol/L to 60 mmol/L."
+    assert judged(up, *RISE)[1] == ({"change_is_another"} if told in FALLING else set())
+    assert judged(down, *FALL)[1] == ({"change_is_another"} if told in RISING else set())
+    assert judged(down, *RISE)[1] == {"change_is_another"}
+
+
+@pytest.mark.parametrize("told", ["a rise of", "a fall of", "a change of", "an increase of", "a decrease of", "a drop of",
+                                  "a decline of", "a difference of"])  # fmt: skip
+def test_a_change_is_told_as_a_difference(told: str) -> None:
+    text = f"Sodium: {told} 91 mmol/L from 05-Jan-2020 to 08-Jul-2022."
+    cited = FALL if told.split()[1] in ("fall", "decrease", "drop", "decline") else RISE
+    assert judged(text, *cited) == (Verdict.SUPPORTED, set())
+    assert judged(text.replace("91", "92"), *cited)[0] is not Verdict.SUPPORTED
+
+
+@pytest.mark.parametrize("told", ["rose", "increased", "climbed", "went up", "rose by", "grew by", "went up by", "moved up by"])
+def test_a_rise_is_told_with_its_difference(told: str) -> None:
+    text = f"Sodium {told} 91 mmol/L from 05-Jan-2020 to 08-Jul-2022."
+    assert judged(text, *RISE) == (Verdict.SUPPORTED, set())
+    assert judged(text, *FALL)[1] == {"change_is_another"}
+    assert judged(text.replace("91", "90"), *RISE)[0] is not Verdict.SUPPORTED
+
+
+@pytest.mark.parametrize("told", ["fell", "decreased", "dropped", "declined", "went down", "fell by", "came down by"])
+def test_a_fall_is_told_with_its_difference(told: str) -> None:
+    text = f"Sodium {told} 91 mmol/L from 05-Jan-2020 to 08-Jul-2022."
+    assert judged(text, *FALL) == (Verdict.SUPPORTED, set())
+    assert judged(text, *RISE)[1] == {"change_is_another"}
+
+
+@pytest.mark.parametrize("told", ["was", "is", "of"])
+def test_a_difference_is_the_difference_and_no_value(told: str) -> None:
+    text = f"The difference in sodium between 05-Jan-2020 and 08-Jul-2022 {told} 91 mmol/L."
+    assert judged(text)[0] is Verdict.SUPPORTED
+    assert judged(text.replace("91", "60"))[0] is not Verdict.SUPPORTED
+
+
+@pytest.mark.parametrize(
+    "told", ["doubled", "double", "doubling", "twice", "twofold", "two-fold"]
+)
+def test_twice_is_twice(told: str) -> None:
+    old, new, more = sodium("60", "2020-01-05"), sodium("120", "2022-07-08"), sodium("121", "2022-07-08")
+    text = f"Sodium {told} from 60 mmol/L to 120 mmol/L."
+    assert judged(text, old, new) == (Verdict.SUPPORTED, set())
+    assert judged(text.replace("120", "121"), old, more)[1] == {"change_is_another"}
+    for over in ("more than", "over", "to more than", "to over"):
+        over_twice = f"Sodium {over} {told} from 60 mmol/L to 121 mmol/L."
+        assert judged(over_twice, old, more) == (Verdict.SUPPORTED, set())
+        assert judged(over_twice.replace("121", "120"), old, new)[1] == {"change_is_another"}
+    least = f"Sodium at least {told} from 60 mmol/L to 120 mmol/L."
+    assert judged(least, old, new) == (Verdict.SUPPORTED, set())
+    less = sodium("119", "2022-07-08")
+    assert judged(least.replace("120", "119"), old, less)[1] == {"change_is_another"}
+
+
+@pytest.mark.parametrize("told", ["tripled", "triple", "tripling", "threefold", "three-fold"])
+def test_thrice_is_thrice(told: str) -> None:
+    old, new, more = sodium("40", "2020-01-05"), sodium("120", "2022-07-08"), sodium("121", "2022-07-08")
+    text = f"Sodium {told} from 40 mmol/L to 120 mmol/L."
+    assert judged(text, old, new) == (Verdict.SUPPORTED, set())
+    assert judged(text.replace("120", "121"), old, more)[1] == {"change_is_another"}
+
+
+@pytest.mark.parametrize("of", ["as high as", "as great as", "as large as", "as much as", "the value of", "the level of", "the result of",
+                                "that of", "what it was on", "the one of", "the value"])  # fmt: skip
+def test_a_multiple_of_another_day_is_computed(of: str) -> None:
+    old, new = sodium("60", "2020-01-05"), sodium("120", "2022-07-08")
+    text = "Sodium on {} was twice " + of + " {}."
+    assert judged(text.format("08-Jul-2022", "05-Jan-2020"), old, new) == (Verdict.SUPPORTED, set())
+    assert judged(text.format("05-Jan-2020", "08-Jul-2022"), old, new)[0] is not Verdict.SUPPORTED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sodium rose to 151 mmol/L since 05-Jan-2020 (60 mmol/L).",
+        "Sodium rose after 60 mmol/L to 151 mmol/L.",
+        "Sodium rose from 60 mmol/L reaching 151 mmol/L.",
+        "Sodium rose from 60 mmol/L until 151 mmol/L.",
+        "Sodium rose between 60 mmol/L and 151 mmol/L.",
+        "Sodium was 60 mmol/L and increased to 151 mmol/L.",
+        "Sodium was 60 mmol/L and rose to 151 mmol/L.",
+        "Sodium was 151 mmol/L on 08-Jul-2022, increased from 60 mmol/L on 05-Jan-2020.",
+        "Sodium rose from 60 - 151 mmol/L.".replace("-", "to"),
+        "Between 60 and 151 mmol/L sodium rose.",
+        "Between 05-Jan-2020 and 08-Jul-2022, sodium went from 60 to 151 mmol/L.",
+        "In the interval from 05-Jan-2020 to 08-Jul-2022 sodium rose by 91 mmol/L.",
+        "Sodium rose by 91 mmol/L to 151 mmol/L, from 60 mmol/L.",
+        "Sodium was 91 mmol/L greater on 08-Jul-2022 than on 05-Jan-2020.",
+    ],
+)
+def test_another_way_to_tell_the_change_is_supported(text: str) -> None:
+    assert judged(text) == (Verdict.SUPPORTED, set())
+
+
+@pytest.mark.parametrize(
+    "what", "times occasions values results measurements readings records entries determinations observations tests".split()
+)
+def test_what_is_counted_is_the_whole_series(what: str) -> None:
+    for two in ("2", "two", "Two"):
+        assert judged(f"{two} sodium {what}.") == (Verdict.SUPPORTED, set())
+    assert judged(f"3 sodium {what}.")[1] == {"count_is_another"}
+    assert judged(f"A total of 2 separate sodium {what}.") == (Verdict.SUPPORTED, set())
+    assert judged(f"2 different sodium {what}.") == (Verdict.SUPPORTED, set())
+
+
+@pytest.mark.parametrize("told", ["in total", "total", "available", "on record", "overall"])
+def test_a_count_may_say_that_it_is_of_all(told: str) -> None:
+    assert judged(f"2 sodium results {told}.") == (Verdict.SUPPORTED, set())
+
+
+def test_a_count_of_three_is_told_in_words_too() -> None:
+    third = sodium("140", "2021-03-06")
+    for told in ("Sodium was measured thrice.", "Sodium was measured three times.", "3 sodium values are recorded."):
+        assert judged(told, OLD, NEW, third) == (Verdict.SUPPORTED, set())
+        assert judged(told)[1] == {"count_is_another"}
+    assert judged("Sodium was measured once.", OLD, NEW)[1] == {"count_is_another"}
+    assert judged("Sodium was measured twice.", OLD, NEW, third)[1] == {"count_is_another"}
+    assert judged("Sodium was measured twice.", OLD, NEW, others=(third,))[1] == {"count_is_another"}
+    assert judged("Sodium was measured twice on 05-Jan-2020.")[0] is not Verdict.SUPPORTED
+
+
+@pytest.mark.parametrize(
+    "word",
+    "from since between to and by after reaching until as in of the value level result one that what "
+    "it was an a or interval".split(),
+)
+def test_words_that_hold_a_change_together_are_taken_out_with_it(word: str) -> None:
+    assert judged(f"Sodium rose from 60 mmol/L to 151 mmol/L {word}.") == (Verdict.SUPPORTED, set())

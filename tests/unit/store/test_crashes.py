@@ -245,14 +245,16 @@ def test_a_lost_key_file_is_not_replaced_by_a_new_one(url: str, cipher: Cipher, 
     [
         "sqlite://",
         "sqlite:///:memory:",
-        "postgresql://h/d",
+        "mysql://h/d",
+        "postgresql+asyncpg://h/d",
+        "postgresql+psycopg2://h/d",
         "sqlite:///x.db?mode=ro",
         "nonsense",
         "",
         "a://b:c",
     ],
 )
-def test_a_url_that_is_not_a_sqlite_file_is_refused(url: str) -> None:
+def test_a_url_that_is_neither_a_sqlite_file_nor_postgresql_is_refused(url: str) -> None:
     with pytest.raises(StoreError) as caught:
         upgrade(url)
     assert "sqlite:///" in caught.value.advice

@@ -37,7 +37,8 @@ def first_version(path: Path, source: Path) -> None:
     raw = sqlite3.connect(path, isolation_level=None)
     raw.execute("ATTACH ? AS source", (str(source),))
     for name in FIRST_TABLES:
-        raw.execute(f"INSERT INTO main.epicrisis_{name} SELECT * FROM source.epicrisis_{name}")
+        columns = ", ".join(row[1] for row in raw.execute(f"PRAGMA main.table_info(epicrisis_{name})"))
+        raw.execute(f"INSERT INTO main.epicrisis_{name} SELECT {columns} FROM source.epicrisis_{name}")
     raw.close()
 
 

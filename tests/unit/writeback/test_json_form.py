@@ -39,6 +39,7 @@ def test_every_statement_names_sources_that_are_there() -> None:
         "sha256": "a" * 64,
         "also": [],
         "span": None,
+        "labels": [],
     }
 
 

@@ -1,0 +1,146 @@
+"""Sending what a collector of AuditEvents does not have yet: once each in effect, and nothing is lost.
+
+An entry is noted as being sent before it is sent, and as sent once the collector took it. Whatever dies on
+the way, or never hears the answer, leaves it noted as being sent: the next time the collector is asked first.
+A collector that is down ends the attempt, and what is due stays due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from connectors.errors import ConflictError, ConnectorError, RequestRejected
+from service.audit.balp import Scene, build_event
+from service.errors import EpicrisisError, FilingError
+from service.ports import Clock, DueEntry, Outbox
+
+_log = logging.getLogger("epicrisis.audit")
+
+BATCH = 25
+"""Entries noted at once as being sent: after a crash so many searches are made."""
+MOST_REFUSED = 5
+"""In a row: a collector that takes none of them is wrong as a whole, and asking on helps nobody."""
+
+
+class Collector(Protocol):
+    """Who keeps AuditEvents."""
+
+    @property
+    def base_url(self) -> str:
+        """The FHIR base URL, without a trailing slash."""
+        ...
+
+    async def append(self, event: dict[str, Any], handle: str, *, may_be_there: bool) -> bool:
+        """Write an event unless it is there, and tell whether it was written now. Raises ConnectorError."""
+        ...
+
+
+class Sent(NamedTuple):
+    """What came of an attempt."""
+
+    sent: int
+    """How many events the collector has now that it was not known to have."""
+    due: int
+    """How many it does not have, those that it refused included."""
+    failed: int
+    """How many it would not take this time."""
+    error: ConnectorError | None = None
+    """Why the attempt ended early."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Sends the entries of one audit log to one collector."""
+
+    outbox: Outbox
+    collector: Collector
+    clock: Clock
+    scene: Scene
+    server: str | None = None
+    """Only entries of this FHIR server: set where the collector is the EHR itself."""
+
+    async def send(self, limit: int | None = None) -> Sent:
+        """Send what is due, oldest first, at most `limit` entries. Raises StoreError, and nothing else.
+
+        Where another process sends to this collector just now, nothing is sent here.
+        """
+        name = self.collector.base_url
+        sent = failed = 0
+        error: ConnectorError | None = None
+        held = await asyncio.to_thread(self.outbox.hold, name)
+        if held is not None:
+            try:
+                numbers = await asyncio.to_thread(self.outbox.due, name, self.server, limit)
+                for start in range(0, len(numbers), BATCH):
+                    done = await self._batch(numbers[start : start + BATCH])
+                    sent, failed, error = sent + done.sent, failed + done.failed, done.error
+                    if error is not None:
+                        break
+            finally:
+                held.close()
+        return Sent(sent, await asyncio.to_thread(self.outbox.count, name, self.server), failed, error)
+
+    async def _batch(self, numbers: Sequence[int]) -> Sent:
+        name = self.collector.base_url
+        entries = await asyncio.to_thread(self.outbox.begin, name, numbers, self.clock())
+        sent: list[int] = []
+        refused: list[int] = []
+        in_a_row: list[ConnectorError] = []
+        try:
+            for due in entries:
+                try:
+                    await self._send(due)
+                except FilingError as error:
+                    _log.warning("audit entry %d: %s", due.number, error)
+                    refused.append(due.number)
+                except (RequestRejected, ConflictError) as error:
+                    _log.warning("audit entry %d was refused: %s", due.number, error.code)
+                    refused.append(due.number)
+                    in_a_row.append(error)
+                    if len(in_a_row) == MOST_REFUSED:
+                        return Sent(len(sent), 0, len(refused), error)
+                except ConnectorError as error:
+                    return Sent(len(sent), 0, len(refused), error)
+                else:
+                    sent.append(due.number)
+                    in_a_row.clear()
+        finally:
+            await asyncio.to_thread(self.outbox.settle, name, sent, refused, self.clock())
+        return Sent(len(sent), 0, len(refused))
+
+    async def _send(self, due: DueEntry) -> None:
+        event = build_event(due.entry, due.handle, self.scene, self.collector.base_url)
+        await self.collector.append(event, due.handle, may_be_there=due.was_tried)
+
+
+class Courier:
+    """Sends in passing, at the end of what was recorded: it never raises, and never delays for long.
+
+    After a failure it lets the collector be until it is asked for a last time.
+    """
+
+    def __init__(self, sender: Sender, *, limit: int = 200, timeout_s: float = 15.0) -> None:
+        self._sender = sender
+        self._limit = limit
+        self._timeout_s = timeout_s
+        self._failed = False
+
+    async def __call__(self, *, last: bool = False) -> None:
+        """Send what is due, as far as that goes; the rest stays due for the next time."""
+        if self._failed and not last:
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                done = await self._sender.send(self._limit)
+        except (EpicrisisError, TimeoutError) as error:
+            code = error.code if isinstance(error, EpicrisisError) else "timeout"
+        else:
+            if done.error is None:
+                return
+            code = done.error.code
+        self._failed = True
+        _log.warning("AuditEvents stay due: %s. `epicrisis audit send` sends them.", code)

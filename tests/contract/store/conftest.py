@@ -1,0 +1,44 @@
+"""One new database a test, on each kind that the store works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures.postgres import PostgresServer
+from service.store.cipher import Cipher
+from service.store.database import open_cipher
+from service.store.sql import SqlAuditLog, SqlStore
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The setting that names a new database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/epicrisis.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_schema()
+
+
+@pytest.fixture
+def cipher(url: str, tmp_path: Path) -> Cipher:
+    """Its key, from the file `key`."""
+    return open_cipher(tmp_path / "key", url)
+
+
+@pytest.fixture
+def store(url: str, cipher: Cipher) -> Iterator[SqlStore]:
+    """The store in it."""
+    opened = SqlStore(url, cipher)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def audit(url: str, cipher: Cipher) -> Iterator[SqlAuditLog]:
+    """The audit log in it."""
+    opened = SqlAuditLog(url, cipher)
+    yield opened
+    opened.close()
