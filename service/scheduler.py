@@ -23,6 +23,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from connectors.admissions.encounter import Ward
+from connectors.errors import ConnectorError
 from service.errors import EpicrisisError, SettingsError
 from service.pause import waited
 from service.ports import LASTING, AdmissionStore, Clock, Tick
@@ -181,15 +182,15 @@ class Scheduler:
         alarm = AsyncIOScheduler(timezone=UTC)
         try:
             for schedule in self.schedules.values():
-                self._began[schedule.name] = self.clock()
                 alarm.add_job(
                     self.wake, schedule.trigger(with_jitter=True), [schedule], id=schedule.name,
                     misfire_grace_time=None, coalesce=True, max_instances=1,
                 )  # fmt: skip
             alarm.start()
-            for schedule in self.schedules.values():
-                await self.wake(schedule)
-            await stop.wait()
+            while not stop.is_set():
+                for schedule in self.schedules.values():
+                    await self.wake(schedule)
+                await waited(stop, self.lease_poll_s)
         finally:
             alarm.shutdown(wait=False)
             for task in self._running.values():
@@ -211,20 +212,31 @@ class Scheduler:
             self._running[schedule.name] = asyncio.create_task(self._run(schedule, tick_id))
 
     def _due(self, schedule: Schedule) -> str:
-        """Return the id of the tick to run: one that was cut off, or the latest that is due; else nothing."""
-        if schedule.name in self.store.paused():
-            return ""
+        """Return the id of the tick to run: one that was begun and is not done, or the latest that is due.
+
+        Begun is a tick that was cut off, and one that someone asks for on the ward's page.
+        """
         last = self.store.last_tick(schedule.name)
         if last is not None and last.finished_at is None:
             return last.id
-        since = last.started_at if last is not None else self._began.get(schedule.name, self.clock())
-        at = due_tick(schedule, since, self.clock())
+        if schedule.name in self.store.paused():
+            return ""
+        now = self.clock()
+        at = due_tick(schedule, self._since(schedule, last, now), now)
         return schedule.tick_id(at) if at is not None else ""
+
+    def _since(self, schedule: Schedule, last: Tick | None, now: datetime) -> datetime:
+        """Return after when ticks are looked for: the last one, else our start.
+
+        A last tick in the future is of a clock that was ahead: it is not waited for.
+        """
+        began = self._began[schedule.name] = min(self._began.get(schedule.name, now), now)
+        return last.started_at if last is not None and last.started_at <= now else began
 
     async def _run(self, schedule: Schedule, tick_id: str) -> None:
         try:
             await self.run(schedule, tick_id)
-        except EpicrisisError as error:
+        except (ConnectorError, EpicrisisError) as error:  # the tick stays open: the next look goes on with it
             _log.error("The tick %s failed: %s", tick_id, error)
 
 

@@ -30,16 +30,19 @@ from connectors.fhir.ehr import FhirEhr
 from connectors.fhir.write_offer import read_offer
 from connectors.keys import SigningKey
 from connectors.limits import Limits
+from connectors.origin import check_base_url
 from service.admissions.ears import Ears
 from service.admissions.roster import Roster
 from service.admissions.screen import EligibilityScreen
 from service.api.app import LOCAL_USER, create_app
 from service.api.hooks import PATH as HOOK_PATH
 from service.api.hooks import Hooks
+from service.api.ward import Timed
+from service.api.ward import Ward as ApiWard
 from service.audit.balp import Scene
 from service.audit.send import Courier, Sender
 from service.context.templates import open_library
-from service.durable import Durable, Queue, open_queue
+from service.durable import Durable, Queue, Waits, open_queue
 from service.eligibility import EligibilityRules, Subgroup
 from service.engine.counted import CountedEngine
 from service.engine.local import LocalEngine
@@ -54,7 +57,7 @@ from service.errors import SettingsError
 from service.filing.desk import Desk, Manner
 from service.ports import KEPT_AREAS, Admission, StoredRun
 from service.record.assemble import Policy
-from service.scheduler import Schedule, Scheduler, read_schedules
+from service.scheduler import Schedule, Scheduler, hand_tick, next_tick, read_schedules
 from service.settings import FhirAuth, Settings
 from service.signing import KEY_FILE, Signer
 from service.staleness import Lookout, Staleness
@@ -69,7 +72,7 @@ from service.summarize import Progress, Summarizer
 from service.sweep import Sweep, Watch
 from service.visits import Visits
 from service.watchman import Watchman
-from service.worker import Pulse, take_place
+from service.worker import Pulse, arrive, take_place
 from service.writeback.profiles import choose_profile, profile_named
 
 
@@ -330,8 +333,9 @@ async def open_rounds(
         )  # fmt: skip
         visits = Visits(
             plugged.summarizer, ehr, admissions, store, screen, utc_now,
-            keeps=desk.manner.file_when == "attested",
+            keeps=desk.manner.file_when == "attested", desk=desk,
         )  # fmt: skip
+        arrive(place, admissions, utc_now, software_version())
         durable = await open_queue(_queue(settings, place.name), visits)
         stack.push_async_callback(durable.close, drain_s)
 
@@ -418,7 +422,8 @@ def _queue(settings: Settings, worker: str) -> Queue:
     if url.startswith("sqlite:"):
         path = Path(make_url(url).database or "")
         url = f"sqlite:///{path.with_name(f'{path.stem}-queue{path.suffix}')}"
-    return Queue(url, worker, seats=settings.sweep_visits)
+    waits = Waits().scaled(settings.retry_scale)
+    return Queue(url, worker, seats=settings.sweep_visits, waits=waits)
 
 
 def _zone(settings: Settings) -> tzinfo:
@@ -545,11 +550,8 @@ def build_app(settings: Settings) -> FastAPI:
         finally:
             await client.aclose()
 
+    admissions = SqlAdmissions(*_database(settings), utc_now)
     wanted = hook(settings)
-    hooks = None
-    if wanted is not None:
-        url, cipher = _database(settings)
-        hooks = Hooks(wanted, SqlAdmissions(url, cipher, utc_now).nudge, utc_now, settings.fhir_url)
     return create_app(
         store=store,
         audit=audit,
@@ -558,5 +560,22 @@ def build_app(settings: Settings) -> FastAPI:
         version=software_version(),
         ask=ask,
         jwks=signer(settings).jwks(),
-        hooks=hooks,
-    )
+        hooks=Hooks(wanted, admissions.nudge, utc_now, settings.fhir_url) if wanted is not None else None,
+        ward=ApiWard(
+            admissions, _server(settings), store.names, partial(_timed, settings), hand_tick,
+            utc_now, software_version(),
+        ),
+    )  # fmt: skip
+
+
+def _server(settings: Settings) -> str:
+    """Return the FHIR server's address as admissions are kept under it; empty where none is set."""
+    url = settings.fhir_url
+    return check_base_url(url, allow_plain_http=settings.fhir_allow_http) if url else ""
+
+
+def _timed(settings: Settings) -> list[Timed]:
+    return [
+        Timed(one.name, one.cron, one.zone.key, next_tick(one, utc_now()))
+        for one in schedules(settings).values()
+    ]

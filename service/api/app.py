@@ -24,6 +24,7 @@ from service.api.keys import Jwks, add_keys
 from service.api.pages import build_page, list_runs
 from service.api.render import page, plain_page
 from service.api.security import HostAllowList, SecurityHeaders, check_bind
+from service.api.ward import Ward
 from service.errors import StoreError
 from service.filing.stopped import is_stopped
 from service.ports import Action, AuditEntry, AuditLog, Clock, FilingStore, RunId, StoredRun
@@ -40,6 +41,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _SENTENCES: Final = {
     400: "Epicrisis does not understand this address.",
+    403: "This was not asked for from a page of Epicrisis.",
     404: "There is no such page or summary here.",
     405: "This page can be read, and nothing else.",
     423: "This summary is stopped: it is not shown until the stop is lifted. The chart is not affected.",
@@ -65,19 +67,23 @@ def create_app(
     ask: Ask | None = None,
     jwks: Jwks | None = None,
     hooks: Hooks | None = None,
+    ward: Ward | None = None,
 ) -> FastAPI:
     """Return the application. It answers under `allowed_hosts` alone; serve it with `access_log=False`.
 
     `ask` compares a stored run with its chart; without it no page says whether a summary still holds.
     `jwks` are the public keys that documents are signed with; `hooks` hears what the FHIR server tells.
+    `ward` is what the ward's page needs.
     """
     app = FastAPI(title="Epicrisis", version=version, docs_url=None, redoc_url=None, openapi_url=None)
-    pages = Pages(store, audit, clock, version)
+    pages = Pages(store, audit, clock, version, has_ward=ward is not None)
     pages.add_to(app)
     add_freshness(app, pages.view, ask)
     add_keys(app, jwks)
     if hooks is not None:
         hooks.add_to(app)
+    if ward is not None:
+        ward.add_to(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _add_errors(app)
     app.add_middleware(HostAllowList, allowed=allowed_hosts)
@@ -90,8 +96,11 @@ def create_app(
 class Pages:
     """The routes, over the store and the audit log that they need."""
 
-    def __init__(self, store: FilingStore, audit: AuditLog, clock: Clock, version: str) -> None:
+    def __init__(
+        self, store: FilingStore, audit: AuditLog, clock: Clock, version: str, *, has_ward: bool = False
+    ) -> None:
         self._store = store
+        self._has_ward = has_ward
         self._audit = audit
         self._clock = clock
         self._version = version
@@ -131,6 +140,7 @@ class Pages:
             number=number,
             last=last,
             before=before,
+            has_ward=self._has_ward,
             version=self._version,
         )
 

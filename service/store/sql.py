@@ -95,7 +95,7 @@ class SqlStore(SqlDocuments):
         return self._first(select_columns(*_WHOLE).where(*wanted).order_by(*_NEWEST_FIRST))
 
     def find_latest(self, patient: str, kind: str) -> StoredRun | None:
-        """Return the newest run of a patient (`Patient/1`) and kind that was filed, or None.
+        """Return the newest run of a patient (`Patient/1`) and kind whose document is on the server, or None.
 
         Raises StoreError.
         """
@@ -103,7 +103,7 @@ class SqlStore(SqlDocuments):
         wanted = (
             col(RunTable.patient_hash) == hashed,
             col(RunTable.kind) == kind,
-            col(RunTable.state) == RunState.FILED.value,
+            col(RunTable.state).in_((RunState.FILED.value, RunState.UNCHANGED.value)),
         )
         return self._first(select_columns(*_WHOLE).where(*wanted).order_by(*_NEWEST_FIRST))
 
@@ -113,6 +113,14 @@ class SqlStore(SqlDocuments):
         with self.database.reading() as session:
             total = session.exec(select(func.count()).select_from(RunTable)).one()
             return tuple(_listed(row) for row in session.execute(page)), total
+
+    def names(self, run_ids: Sequence[RunId]) -> Mapping[RunId, str]:
+        """Return the patient's name of each run that is stored. Raises StoreError."""
+        wanted = select_columns(col(RunTable.run_id), col(RunTable.patient_name)).where(
+            col(RunTable.run_id).in_(run_ids)
+        )
+        with self.database.reading() as session:
+            return {RunId(run_id): name for run_id, name in session.execute(wanted)}
 
     def find_by_patient(self, patient: str) -> tuple[RunId, ...]:
         """Return every run about a patient (`Patient/1`), newest first. Raises StoreError."""

@@ -17,7 +17,11 @@ from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, syn
 
 from fixtures.sample_run import CREATED, sample_run
 from service.api.app import create_app
-from service.ports import RunState, StoredRun
+from service.api.ward import Timed, Ward
+from service.ports import Admission, RunId, RunState, Standing, StoredRun
+from service.scheduler import hand_tick
+from service.store.cipher import Cipher
+from service.store.sweeps import SqlAdmissions
 from tests.conftest import ROOT, missing
 from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
 
@@ -31,6 +35,7 @@ QUIET = (
     "--no-first-run",
 )
 
+EHR = "https://ehr.example.org/fhir"
 WIDE = ViewportSize(width=1280, height=800)
 NARROW = ViewportSize(width=360, height=640)
 
@@ -51,8 +56,42 @@ def long_names() -> StoredRun:
     return replace(run, summary=summary)
 
 
+def a_ward(folder: Path) -> Ward:
+    """A ward with a stay of each standing, and a schedule that is paused beside one that is not."""
+    store = SqlAdmissions(f"sqlite:///{folder}/e.db", Cipher.from_file(folder / "key"), lambda: CREATED)
+    for number, (standing, reason) in enumerate(
+        [
+            (Standing.FRESH, ""), (Standing.SKIPPED, "opted_out_by_flag"), (Standing.STALE, ""),
+            (Standing.MISSING, ""), (Standing.FAILED, "timeout"),
+        ]
+    ):  # fmt: skip
+        run = "" if standing is Standing.MISSING else "filed"
+        store.put_admission(
+            Admission(
+                f"a{number}", EHR, "Patient/1", f"Encounter/{number}" + "9" * 50,
+                location=f"Location/{number}", standing=standing, reason=reason, since=CREATED,
+                checked_at=CREATED if run else None, run_id=run,
+            )
+        )  # fmt: skip
+    store.pause("handover", True, "user:local", CREATED)
+    timed = [
+        Timed("morning", "30 5 * * *", "Europe/Berlin", CREATED),
+        Timed("handover", "0 13 * * *", "UTC", None),
+    ]
+    names = {RunId("filed"): sample_run().summary.identity.name}
+    return Ward(
+        store,
+        EHR,
+        lambda runs: names,
+        lambda: timed,
+        hand_tick,
+        lambda: CREATED + timedelta(minutes=5),
+        "0.1.0",
+    )
+
+
 @pytest.fixture(scope="module")
-def site() -> Iterator[str]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the pages with a few runs in each state."""
     store = InMemoryStore(
         sample_run(run_id="filed"),
@@ -66,6 +105,7 @@ def site() -> Iterator[str]:
         clock=lambda: CREATED + timedelta(minutes=5),
         allowed_hosts=("127.0.0.1",),
         version="0.1.0",
+        ward=a_ward(tmp_path_factory.mktemp("ward")),
     )
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

@@ -11,7 +11,7 @@ from tests.conftest import missing
 
 pytestmark = pytest.mark.browser
 
-PATHS = ("/", "/runs/filed", "/runs/part", "/runs/dead", "/runs/filed/sources/2", "/nothing")
+PATHS = ("/", "/ward", "/runs/filed", "/runs/part", "/runs/dead", "/runs/filed/sources/2", "/nothing")
 LOOKS = [(narrow, scheme) for narrow in (True, False) for scheme in ("light", "dark")]
 
 CONTRASTS = """() => {
@@ -279,3 +279,20 @@ def _until(page: Page, expression: str) -> None:
             return
         page.wait_for_timeout(50)
     pytest.fail(f"never came true: {expression}")
+
+
+def test_a_schedule_is_paused_and_resumed_and_run_from_the_page(open_page: Open) -> None:
+    page = open_page("/ward").page
+    page.get_by_role("button", name="Pause morning").click()
+    page.get_by_text("Paused by user:local").nth(1).wait_for()
+    page.get_by_role("button", name="Resume morning").click()
+    page.get_by_role("button", name="Pause morning").wait_for()
+    page.get_by_role("button", name="Run now: morning").press("Enter")
+    page.get_by_text("At work since").wait_for()
+
+
+def test_what_is_wrong_on_the_ward_is_on_the_first_screen(open_page: Open) -> None:
+    for narrow in (True, False):
+        box = open_page("/ward", narrow=narrow).page.get_by_text("did not answer in time").bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] < 640

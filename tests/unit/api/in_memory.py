@@ -55,7 +55,8 @@ class InMemoryStore(InMemoryDocuments):
         filed = [
             run
             for run in reversed(self.runs)
-            if (run.inputs.patient, run.inputs.kind, run.state) == (patient, kind, RunState.FILED)
+            if (run.inputs.patient, run.inputs.kind) == (patient, kind)
+            and run.state in (RunState.FILED, RunState.UNCHANGED)
         ]
         return max(filed, key=lambda run: run.created_at, default=None)
 
