@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -55,6 +55,11 @@ class Waits:
     read: tuple[float, ...] = (2.0, 15.0, 60.0, 300.0)
     draft: tuple[float, ...] = (5.0, 30.0, 120.0, 600.0)
     file: tuple[float, ...] = (2.0, 15.0, 60.0, 300.0, 900.0)
+    conclude: tuple[float, ...] = (2.0, 15.0, 60.0, 300.0, 900.0)
+
+    def scaled(self, scale: float) -> Waits:
+        """Return waits that are so many times as long."""
+        return Waits(*(tuple(wait_s * scale for wait_s in getattr(self, one.name)) for one in fields(self)))
 
 
 class Office(Protocol):
@@ -76,7 +81,7 @@ class Office(Protocol):
         ...
 
     async def conclude(self, admission_id: str, outcome: Json) -> Json:
-        """Keep what became of the visit, and return it."""
+        """Keep what became of the visit, and return it; or a failure."""
         ...
 
 
@@ -130,7 +135,8 @@ async def _visit(admission_id: str, kind: str) -> Json:
             outcome = {**_ended(made), "is_shared": not is_mine}
             break
     whole = {**outcome, **spent}
-    return await DBOS.run_step_async({"name": "conclude"}, _told, desk.office.conclude, admission_id, whole)
+    kept = await _insist("conclude", desk.office.conclude, desk.waits.conclude, {}, admission_id, whole)
+    return {**whole, "state": "failed", "reason": kept["failed"]} if "failed" in kept else whole
 
 
 @DBOS.workflow(name="run", max_recovery_attempts=RECOVERIES)
@@ -146,7 +152,7 @@ async def _run(admission_id: str, kind: str, key: str, visit: str) -> Json:
 
 
 async def _insist(
-    name: str, act: Callable[..., Awaitable[Json]], waits: Sequence[float], spent: Json, *arguments: str
+    name: str, act: Callable[..., Awaitable[Json]], waits: Sequence[float], spent: Json, *arguments: Any
 ) -> Json:
     """Run a step, again after each wait while that may help. What it cost is added to `spent`."""
     answer: Json = {}
@@ -235,15 +241,21 @@ class Durable:
             return len(await self._active("visit"))
 
     async def take_over(self, worker: str) -> int:
-        """Order again what a worker that is dead had under way, and return how much that was."""
+        """Order again what a worker that is dead had under way, and return how much that was.
+
+        Runs go on outside of the queue: in it, visits that wait for them would hold every seat.
+        """
         with _plainly():
             left = await DBOS.list_workflows_async(
                 status="PENDING", executor_id=worker, load_input=False, load_output=False
             )
-            ids = [one.workflow_id for one in left]
-            if ids:
-                await DBOS.resume_workflows_async(ids, queue_name=QUEUE)
-        return len(ids)
+            runs = [one.workflow_id for one in left if one.name == "run"]
+            visits = [one.workflow_id for one in left if one.name != "run"]
+            if runs:
+                await DBOS.resume_workflows_async(runs)
+            if visits:
+                await DBOS.resume_workflows_async(visits, queue_name=QUEUE)
+        return len(left)
 
     async def forget_before(self, before: datetime) -> int:
         """Delete what ended before an aware instant, and return how many workflows that were."""

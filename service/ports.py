@@ -146,7 +146,10 @@ class Store(Protocol):
         ...
 
     def find_latest(self, patient: str, kind: str) -> StoredRun | None:
-        """Return the newest FILED run of this patient (`Patient/1`) and kind, or None. Raises StoreError."""
+        """Return the newest run of this patient (`Patient/1`) and kind that is FILED or UNCHANGED, or None.
+
+        UNCHANGED is one that was cut off after its write. Raises StoreError.
+        """
         ...
 
     def rows(self, limit: int = 50, offset: int = 0) -> tuple[Sequence[RunRow], int]:

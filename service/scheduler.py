@@ -236,7 +236,7 @@ class Scheduler:
     async def _run(self, schedule: Schedule, tick_id: str) -> None:
         try:
             await self.run(schedule, tick_id)
-        except (ConnectorError, EpicrisisError) as error:  # the tick stays open: the next look goes on with it
+        except (ConnectorError, EpicrisisError) as error:  # the tick stays open, and is gone on with
             _log.error("The tick %s failed: %s", tick_id, error)
 
 

@@ -112,6 +112,8 @@ class Settings(BaseSettings):
     """How often a worker asks who is admitted, in seconds; 0: only when told."""
     queue_days: int = Field(default=30, ge=1)
     """How long ended admissions, events, ticks and finished work of the queue are kept."""
+    retry_scale: float = Field(default=1.0, gt=0, le=10)
+    """How long a step that failed is waited for before it is tried again, as a multiple of the usual."""
     drain_s: int = Field(default=60, ge=0)
     """How long a worker that is told to stop gives what is under way, in seconds."""
     hook_url: str = ""

@@ -21,7 +21,7 @@ from service.admissions.roster import ACTOR, Order, Roster
 from service.durable import Durable
 from service.filing.desk import Desk
 from service.filing.withdraw import expire
-from service.ports import Admission, AdmissionStore, Clock, Tick
+from service.ports import LASTING, Admission, AdmissionStore, Clock, Tick
 from service.visits import Screen
 
 Tell = Callable[[str, int, int], None]
@@ -39,6 +39,8 @@ class Watch:
     ward: Ward = field(default_factory=Ward)
     polls: bool = True
     """False where the server offers no Encounter search: then other sources must tell who is admitted."""
+    group: str = ""
+    """`Group/1`: its admissions are taken from a Bulk Data export first."""
     listed: Path | None = None
     """A list by hand: then only those on it are visited, and no other source is asked."""
 
@@ -93,20 +95,27 @@ class Sweep:
     tell: Tell = lambda what, done, total: None
 
     async def run(self, watch: Watch, tick_id: str) -> Report | None:
-        """Make one pass, or go on with one that was cut off; None where this tick was finished before.
+        """Make one pass, or go on with one that was cut off.
 
-        Raises ConnectorError where the server cannot be asked who is admitted, and StoreError.
+        None where this tick was finished before, or another process is at it. Raises ConnectorError where the
+        server cannot be asked who is admitted, and StoreError.
         """
-        started = time.monotonic()
-        tick = Tick(tick_id, watch.name, self.clock())
-        if not await asyncio.to_thread(self._begin, tick):
+        lock = await asyncio.to_thread(self.store.hold, f"{LASTING}tick {tick_id}")
+        if lock is None:
             return None
+        try:
+            tick = Tick(tick_id, watch.name, self.clock())
+            return await self._run(watch, tick_id) if await asyncio.to_thread(self._begin, tick) else None
+        finally:
+            lock.close()
+
+    async def _run(self, watch: Watch, tick_id: str) -> Report:
+        started = time.monotonic()
         odd: Counter[str] = Counter()
         with metered() as meter:
             is_meant = await self.look(watch, odd)
-            admissions = await asyncio.to_thread(self.store.admissions, self.desk.ehr.base_url)
-            withdrawn = await self._withdraw_lapsed(admissions)
-            await self.screen.renew()
+            withdrawn = await self._withdraw_lapsed(await self.screen.renew())
+        admissions = await asyncio.to_thread(self.store.admissions, self.desk.ehr.base_url)
         outcomes = await self._visit([one for one in admissions if is_meant(one)], watch, tick_id)
         report = _report(outcomes, meter.requests, time.monotonic() - started, odd, withdrawn)
         await asyncio.to_thread(self.store.end_tick, tick_id, self.clock(), report.shape())
@@ -133,6 +142,9 @@ class Sweep:
         if watch.listed is not None:
             names = await ears.read_list(watch.listed)
         else:
+            if watch.group:
+                self.tell("waiting for the export", 0, 0)
+                await ears.read_group(watch.group, watch.ward)
             going_on = await ears.poll(watch.ward) if watch.polls else frozenset()
             await ears.read_census()
         roster = self.open_roster()
@@ -142,11 +154,11 @@ class Sweep:
         odd.update(ears.odd + roster.counts)
         if watch.listed is not None:
             return lambda one: bool(names & {one.patient, one.encounter})
-        is_part = bool(watch.ward.locations or watch.ward.providers or watch.ward.services)
-        return lambda one: not is_part or one.encounter in going_on
+        ward = watch.ward
+        is_part = bool(ward.locations or ward.providers or ward.services)
+        return lambda one: not is_part or one.encounter in going_on or _is_at(one, ward)
 
-    async def _withdraw_lapsed(self, admissions: Sequence[Admission]) -> int:
-        going_on = frozenset(one.encounter for one in admissions)
+    async def _withdraw_lapsed(self, going_on: frozenset[str]) -> int:
         lapsed = await expire(self.desk, self.clock(), actor=ACTOR, going_on=going_on)
         return sum(one.result == "withdrawn" for one in lapsed)
 
@@ -162,6 +174,14 @@ class Sweep:
             outcomes.append(await self.durable.outcome(visit))
             self.tell("visited", number, len(visits))
         return outcomes
+
+
+def _is_at(admission: Admission, ward: Ward) -> bool:
+    """Tell whether a source other than polling says that a stay is at one of a ward's places.
+
+    HL7 v2 names a place by its point of care, room and bed.
+    """
+    return bool({admission.location, admission.location.partition("^")[0]} & set(ward.locations) - {""})
 
 
 def _report(

@@ -17,7 +17,8 @@ from connectors.errors import ConnectorError
 from connectors.http import metered
 from service.engine.counted import tallied
 from service.errors import EngineError, EpicrisisError, StoreError
-from service.filing.withdraw import DISCHARGED, EXPIRED
+from service.filing.desk import Desk
+from service.filing.withdraw import DISCHARGED, EXPIRED, lapse
 from service.ports import (
     DOCUMENT_SYSTEM,
     Admission,
@@ -40,8 +41,9 @@ from service.summarize import Outcome, Progress, Ready, Summarizer, with_key
 ACTOR = "system:schedule"
 MOST_KEPT = 16
 """Charts that were read and wait for their run, held in memory; others are taken from the vault again."""
-_LAPSED = frozenset({EXPIRED, DISCHARGED})
-"""Why a draft is withdrawn by the clock and not by a person: while the stay goes on, it is made anew."""
+OUTDATED = "A newer draft stands in its place."
+_LAPSED = frozenset({EXPIRED, DISCHARGED, OUTDATED})
+"""Why a draft is withdrawn by us and not by a person: where its chart comes again, it is made anew."""
 _NOT_FILED = {RunState.INCOMPLETE: "incomplete", RunState.WITHHELD: "deceased"}
 
 Json = dict[str, Any]
@@ -50,8 +52,11 @@ Json = dict[str, Any]
 class Screen(Protocol):
     """Who is not to be summarised."""
 
-    async def renew(self) -> None:
-        """Read anew what people want, for all at once. What cannot be read counts as a no."""
+    async def renew(self) -> frozenset[str]:
+        """Read anew what people want, for all at once, and return the stays that are seen to go on.
+
+        What cannot be read counts as a no.
+        """
         ...
 
     async def before(self, admission: Admission) -> str:
@@ -66,8 +71,9 @@ class Screen(Protocol):
 class Everyone:
     """Leaves nobody out: for tests."""
 
-    async def renew(self) -> None:
+    async def renew(self) -> frozenset[str]:
         """Read nothing."""
+        return frozenset()
 
     async def before(self, admission: Admission) -> str:
         """Leave nobody out."""
@@ -90,6 +96,8 @@ class Visits:
     clock: Clock
     keeps: bool = False
     """True where this site keeps drafts here until they are attested, and files none."""
+    desk: Desk | None = None
+    """Where drafts of earlier states of a chart are withdrawn; without it they stand until they expire."""
     tell: Progress = lambda stage, detail: None
     _ready: OrderedDict[str, Ready] = field(default_factory=OrderedDict, repr=False)
 
@@ -113,6 +121,9 @@ class Visits:
 
     async def conclude(self, admission_id: str, outcome: Json) -> Json:
         """Keep what became of the visit with the admission."""
+        return await self._guarded(self._conclude, admission_id, outcome)
+
+    async def _conclude(self, admission_id: str, outcome: Json) -> Json:
         now = self.clock()
 
         def change(admission: Admission) -> Admission:
@@ -121,7 +132,7 @@ class Visits:
         await asyncio.to_thread(self.admissions.change_admission, admission_id, change)
         return outcome
 
-    async def _guarded(self, act: Callable[..., Any], *arguments: str) -> Json:
+    async def _guarded(self, act: Callable[..., Any], *arguments: Any) -> Json:
         """Return what happened, an expected failure as its code and whether it may pass."""
         try:
             answer: Json = await act(*arguments)
@@ -166,8 +177,39 @@ class Visits:
         run = await asyncio.to_thread(self.runs.get, RunId(run_id))
         if run is None:
             raise StoreError("A run that was made is not stored any more.")
+        newer = await asyncio.to_thread(self._newer, run)
+        if newer is not None:
+            return {"outcome": {"state": "unchanged", "run": newer}}
         done = await self.summarizer.file_stored(run, ACTOR)
+        row = await asyncio.to_thread(self._row, run)
+        if row is not None and row.state is DocumentState.WITHDRAWN:
+            return _skipped("withdrawn")
+        if done.document:
+            await self._withdraw_others(run)
         return {"outcome": _told(done.state, run.run_id, is_stopped=done.is_stopped)}
+
+    def _newer(self, run: StoredRun) -> str | None:
+        """Return the run of a draft that was made of a later state of this chart, where one was filed."""
+        others = (self.runs.get(row.run_id) for row in self._others(run))
+        return next((other.run_id for other in others if other and other.read_at > run.read_at), None)
+
+    async def _withdraw_others(self, run: StoredRun) -> None:
+        """Withdraw our drafts of other states of this chart; what others changed in one is left to them."""
+        for row in await asyncio.to_thread(self._others, run):
+            if self.desk is not None:
+                await lapse(self.desk, row, OUTDATED, ACTOR)
+
+    def _others(self, run: StoredRun) -> list[FiledDocument]:
+        """Return the other drafts of the stay and kind of a run."""
+        rows = [
+            row
+            for row in self.runs.documents_of(run.inputs.patient)
+            if row.state is DocumentState.DRAFT
+            and row.run_id != run.run_id
+            and (row.server, row.encounter) == (self.ehr.base_url, run.inputs.encounter)
+        ]
+        kinds = {row.run_id: other.inputs.kind for row in rows if (other := self.runs.get(row.run_id))}
+        return [row for row in rows if kinds.get(row.run_id) == run.inputs.kind]
 
     async def _admission(self, admission_id: str) -> Admission:
         found = await asyncio.to_thread(self.admissions.get_admission, admission_id)
@@ -201,7 +243,7 @@ class Visits:
         """Return what became of this chart where no run is called for."""
         run = await asyncio.to_thread(self.runs.find_by_key, ready.inputs.key)
         if run is None:
-            return await self._immaterial(ready)
+            return await self._immaterial(ready) or await self._filed_elsewhere(ready)
         row = await asyncio.to_thread(self._row, run)
         if row is not None and row.state is DocumentState.WITHDRAWN:
             return {"state": "skipped", "reason": "withdrawn"}
@@ -210,7 +252,15 @@ class Visits:
         if self.keeps and run.state is RunState.GENERATED:
             return {"state": "unchanged", "run": run.run_id}
         earlier = await self.summarizer.find_earlier(ready)
-        return _told(earlier.state, run.run_id) if isinstance(earlier, Outcome) else None
+        if not isinstance(earlier, Outcome):
+            return None
+        await self._withdraw_others(run)
+        return _told(earlier.state, run.run_id)
+
+    async def _filed_elsewhere(self, ready: Ready) -> Json | None:
+        """Return that the EHR holds the document of these inputs, which another store knows of."""
+        earlier = await self.summarizer.find_earlier(ready)
+        return _told(earlier.state, earlier.run_id) if isinstance(earlier, Outcome) else None
 
     async def _immaterial(self, ready: Ready) -> Json | None:
         """Return the summary that still holds, where nothing changed that it or a required kind rests on."""
@@ -220,6 +270,9 @@ class Visits:
             return None
         found = await asyncio.to_thread(compare, latest, ready.record, ready.pull.read_at)
         if is_material(found, latest, ready.record):
+            return None
+        row = await asyncio.to_thread(self._row, latest)
+        if row is not None and row.state is DocumentState.WITHDRAWN and row.reason in _LAPSED:
             return None
         if not await self.ehr.find_document(DOCUMENT_SYSTEM, latest.inputs.key):
             return None

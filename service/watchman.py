@@ -28,6 +28,8 @@ LEASE = f"{LASTING}watch"
 LEASE_POLL_S = 5.0
 LISTEN_S = 1.0
 """How often the watcher looks whether somebody asked it to look."""
+AGAIN_S = 60.0
+"""How often what could not be acted on is tried again."""
 TIDY_S = 3600.0
 SUBSCRIBE_S = 900.0
 _log = logging.getLogger(__name__)
@@ -51,7 +53,9 @@ class Watchman:
     hook: Hook | None = None
     adt: Callable[[], AbstractAsyncContextManager[object]] | None = None
     """Opens the listener for ADT messages."""
+    lease_poll_s: float = LEASE_POLL_S
     listen_s: float = LISTEN_S
+    again_s: float = AGAIN_S
     looks: int = 0
     odd: Counter[str] = field(default_factory=Counter)
 
@@ -70,14 +74,16 @@ class Watchman:
                 return
             except (ConnectorError, EpicrisisError) as error:
                 _log.error("A duty of this worker was interrupted: %s", error)
-                await waited(stop, LEASE_POLL_S)
+            except OSError as error:  # a port that is taken; its text may hold what was sent
+                _log.error("A duty of this worker was interrupted (%s).", type(error).__name__)
+            await waited(stop, self.lease_poll_s)
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Look at the sources now and then, and at once when told to, while this worker has the lease."""
         while not stop.is_set():
             lease = await asyncio.to_thread(self.store.hold, LEASE)
             if lease is None:
-                await waited(stop, LEASE_POLL_S)
+                await waited(stop, self.lease_poll_s)
                 continue
             try:
                 async with self.adt() if self.adt is not None else nullcontext():
@@ -87,15 +93,18 @@ class Watchman:
 
     async def _watch(self, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
-        heard, next_poll = -1, 0.0
+        heard, next_poll, next_again = -1, 0.0, 0.0
         while not stop.is_set():
             nudges = await asyncio.to_thread(self.store.nudges)
             is_due = bool(self.poll_s) and loop.time() >= next_poll
+            waiting = await asyncio.to_thread(self.store.unheeded, 1)  # what was never tried comes first
+            again = loop.time() >= next_again
             if nudges != heard or is_due:
                 heard, next_poll = nudges, loop.time() + self.poll_s
                 await self.look()
-            elif await asyncio.to_thread(self.store.unheeded, 1):
-                await self._heed()
+            elif waiting and (again or not waiting[0].tries):
+                next_again = loop.time() + self.again_s if again else next_again
+                await self._heed(again)
             await waited(stop, self.listen_s)
 
     async def look(self) -> None:
@@ -108,9 +117,9 @@ class Watchman:
                 self.odd[f"failed:{error.code}"] += 1
                 _log.warning("The admissions could not be looked at: %s", error)
 
-    async def _heed(self) -> None:
+    async def _heed(self, again: bool) -> None:
         roster = replace(self.sweep.open_roster(), order=partial_order(self.order, self.watches[0].kind))
-        await roster.heed_all()
+        await roster.heed_all(again=again)
         self.odd.update(roster.counts)
 
     async def subscribe(self, stop: asyncio.Event) -> None:

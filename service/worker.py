@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from service.durable import Durable
@@ -43,6 +42,15 @@ def take_place(store: AdmissionStore, host: str) -> Place:
     raise StoreError(f"There are {MOST_PLACES} workers on this host already.", "Stop some of them.")
 
 
+def arrive(place: Place, store: AdmissionStore, clock: Clock, version: str) -> None:
+    """Give a first sign of life, before any work is taken: who dies at once is missed too.
+
+    Raises StoreError.
+    """
+    now = clock()
+    store.beat(WorkerRow(place.name, 0, now, now, version))
+
+
 @dataclass
 class Pulse:
     """Gives signs of life, and has the work of dead workers done."""
@@ -61,7 +69,10 @@ class Pulse:
     """Worker → its last count of beats, and when it was first seen so, by our own clock."""
 
     async def keep(self, stop: asyncio.Event) -> None:
-        """Beat and look until `stop` is set; a database that is away is waited for."""
+        """Beat and look until `stop` is set; a database that is away is waited for.
+
+        The row stays at the end: whoever lives takes over what was not done, and removes it.
+        """
         started_at = self.clock()
         while not stop.is_set():
             try:
@@ -72,8 +83,6 @@ class Pulse:
             except EpicrisisError as error:
                 _log.warning("The signs of life could not be written: %s", error)
             await waited(stop, self.beat_s)
-        with suppress(StoreError):
-            await asyncio.to_thread(self.store.dismiss, self.place.name)
 
     async def look(self) -> None:
         """Take over from every worker that is dead. Raises StoreError."""
@@ -98,4 +107,5 @@ class Pulse:
                 lock.close()
         self._seen.pop(worker.id, None)
         self.taken_over += count
-        _log.warning("The worker %s is gone; %d pieces of its work go on here.", worker.id, count)
+        if count:
+            _log.warning("The worker %s is gone; %d pieces of its work go on here.", worker.id, count)

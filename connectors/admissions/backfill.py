@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -34,7 +34,7 @@ async def read_admissions(
     *,
     now: datetime,
     pace: ExportPace | None = None,
-) -> AsyncIterator[Batch[Backfill]]:
+) -> AsyncGenerator[Batch[Backfill], None]:
     """Yield the watched stays of an export, some at a time; the last batch is complete.
 
     The last cursor's `since` is the export's own time, so that polling can go on from there.

@@ -64,7 +64,8 @@ async def read_places(
     """Return the places of these stays, a few requests for each level. Raises where no server answers."""
     capabilities = await client.capabilities()
     missing_types = [t for t in _TYPES if capabilities.declared and t not in capabilities.types]
-    places = Places(dict(known.resources) if known else {}, set(), frozenset(missing_types))
+    known = known or Places()
+    places = Places(dict(known.resources), set(known.unread), frozenset(missing_types))
     wanted = {place for encounter in encounters for place in places_of(encounter)}
     tried: set[str] = set()
     for _ in range(_MAX_LEVELS):
@@ -73,10 +74,10 @@ async def read_places(
             if resource_type not in places.not_offered:
                 await _read(client, resource_type, level, places)
         tried |= level
-        above = {parent for place in wanted for parent in _parents(places.resources.get(place, {}))}
-        if above <= wanted:
+        wanted |= {parent for place in wanted for parent in _parents(places.resources.get(place, {}))}
+        if wanted <= tried | places.resources.keys():
             break
-        wanted |= above
+    places.unread |= wanted - tried - places.resources.keys()
     return places
 
 
@@ -84,6 +85,7 @@ async def _read(client: FhirClient, resource_type: str, references: set[str], pl
     ids = sorted(one.partition("/")[2] for one in references if one.startswith(f"{resource_type}/"))
     lookup = await read_many(client, resource_type, ids, max_singly=_MAX_SINGLY)
     places.resources |= {f"{resource_type}/{one}": resource for one, resource in lookup.found.items()}
+    places.unread -= {f"{resource_type}/{one}" for one in ids}
     places.unread |= {f"{resource_type}/{one}" for one in lookup.unread}
 
 

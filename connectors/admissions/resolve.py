@@ -189,7 +189,7 @@ class Resolver:
         while targets := self._replacements(patient):
             passed.append(str(patient["id"]))
             (target, *others) = targets
-            if not target or target in passed or len(passed) > MAX_MERGES:
+            if others or not target or target in passed or len(passed) > MAX_MERGES:
                 raise _Unclear(Unresolved.MERGE_UNCLEAR)
             try:
                 patient = await self._read("Patient", target)

@@ -91,10 +91,8 @@ class ListFile:
             with self.path.open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
         except OSError:
-            self._data = None
             raise SiteListUnreadable("The site's opt-out list cannot be opened.") from None
         if data != self._data:
-            self._data = None
             self._list = parse_site_list(data, is_csv=self.path.suffix.casefold() == ".csv")
             self._data = data
         return self._list

@@ -9,6 +9,7 @@ the same instant.
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from connectors.errors import ConnectorError, Forbidden, NotFoundError, RequestRejected
@@ -56,7 +57,7 @@ class AuditRepository:
     async def _is_there(self, event: dict[str, Any], handle: str) -> bool:
         count = 0
         try:
-            async for page in self._client.pages("AuditEvent", (("date", str(event["recorded"])),)):
+            async for page in self._client.pages("AuditEvent", _within_a_second(str(event["recorded"]))):
                 if any(has_handle(one, handle) for one in page.resources):
                     return True
                 count += 1
@@ -65,6 +66,13 @@ class AuditRepository:
         except (RequestRejected, Forbidden, NotFoundError):
             return False  # a collector that only takes events: rather an event twice than one that is lost
         return False
+
+
+def _within_a_second(instant: str) -> tuple[tuple[str, str], ...]:
+    """Return the search by instant: servers differ in how many decimals they keep, and take as equal."""
+    at = datetime.fromisoformat(instant).astimezone(UTC).replace(microsecond=0)
+    ends = (("ge", at), ("le", at + timedelta(seconds=1)))
+    return tuple(("date", f"{prefix}{end:%Y-%m-%dT%H:%M:%SZ}") for prefix, end in ends)
 
 
 def has_handle(event: dict[str, Any], handle: str) -> bool:

@@ -15,19 +15,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-from connectors.errors import (
-    ConnectorError,
-    NoSuchHost,
-    NotFhir,
-    NothingListens,
-    TimedOut,
-    UntrustedTls,
-)
+from connectors.errors import ConnectorError, NoSuchHost, NotFhir, NothingListens, TimedOut, UntrustedTls
 from connectors.fhir.capabilities import Capabilities
 from connectors.fhir.client import FhirClient, Page, parse_page
 from connectors.fhir.codec import dicts
 from connectors.fhir.compartment import COMPARTMENT, VITAL, search_param, searched_types
 from connectors.fhir.pull import Pull
+from connectors.fhir.reference import parse_reference
 from connectors.fhir.stamp import Held, Stamp, key_of, parse_instant, stamp_of, write_instant
 
 NEVER = "2999-01-01T00:00:00Z"
@@ -45,6 +39,7 @@ _MAY_PASS = frozenset({401, 408, 429, 502, 503, 504})
 """Statuses that say nothing about batches."""
 
 _NOTHING = ("information", "informational")
+"""Severity and code of an issue that says "All OK"."""
 
 Said = dict[str, Any]
 """One entry of a batch-response."""
@@ -219,7 +214,8 @@ class _Questions:
         for kind in self._unsearchable:
             ids = sorted(self.held.ids[kind])
             asked += len(ids)
-            if asked <= self.client.limits.max_rereads:
+            are_legal = all(parse_reference(f"{kind}/{resource_id}") for resource_id in ids)
+            if are_legal and asked <= self.client.limits.max_rereads:
                 yield from (self._read(kind, resource_id) for resource_id in ids)
 
     @property

@@ -10,16 +10,19 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from pathlib import Path
 
 import msgspec
 
+from connectors.admissions.backfill import Backfill, read_admissions
 from connectors.admissions.census import list_by_hand, read_census
 from connectors.admissions.cursor import Cursor, CursorUnreadable
 from connectors.admissions.encounter import Ward
 from connectors.admissions.events import Batch, Event
+from connectors.admissions.export import Manifest, Progress, start_export, wait_for_export
 from connectors.admissions.polling import Pace, poll_encounters
 from connectors.admissions.stays import Phase
 from connectors.errors import RequestRejected
@@ -75,6 +78,34 @@ class Ears:
         await self.hear(batch.events)
         return frozenset(one.patient.reference or one.visit.reference for one in batch.events)
 
+    async def read_group(self, group: str, ward: Ward) -> None:
+        """Take the admissions of a Bulk Data export of `Group/1`; polling then goes on from its time.
+
+        One that is cut off is read on from there the next time, as long as the server has it. Raises
+        ConnectorError, StoreError.
+        """
+        source = f"export-{_digest([group, ward])}"
+        manifest, start = await self._export(group, source)
+        batches = read_admissions(self.client, manifest, ward, start, now=self.clock())
+        async with aclosing(batches):
+            async for batch in batches:
+                kept = b"" if batch.is_complete else _dump_export(manifest, batch.cursor)
+                await asyncio.to_thread(self.store.hear, dump_events(batch.events), source, kept)
+                self.odd.update(batch.odd)
+                if batch.is_complete:
+                    await asyncio.to_thread(self.store.hear, [], _source(ward), batch.cursor.cursor.dump())
+
+    async def _export(self, group: str, source: str) -> tuple[Manifest, Backfill]:
+        """Return the export that was left off, or a new one."""
+        kept = await asyncio.to_thread(self.store.cursor, source)
+        if kept:
+            try:
+                return _load_export(kept)
+            except (ValueError, TypeError, msgspec.MsgspecError):
+                self.odd["export_begun_again"] += 1
+        export = await start_export(self.client, group, types=("Encounter",))
+        return await wait_for_export(self.client, export), Backfill(Progress(), Cursor())
+
     async def hear(self, events: Sequence[Event]) -> None:
         """Keep events whose source keeps no cursor. Raises StoreError."""
         await asyncio.to_thread(self.store.hear, dump_events(events))
@@ -95,8 +126,22 @@ class Ears:
 
 def _source(ward: Ward) -> str:
     """Name where polling stands: another ward is another cursor."""
-    digest = hashlib.sha256(msgspec.json.encode(ward, order="sorted")).hexdigest()
-    return f"poll-{digest[:16]}"
+    return f"poll-{_digest(ward)}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:16]
+
+
+def _dump_export(manifest: Manifest, backfill: Backfill) -> bytes:
+    parts = (manifest.dump(), backfill.progress.dump(), backfill.cursor.dump())
+    return msgspec.json.encode(parts)  # bytes as base64
+
+
+def _load_export(kept: bytes) -> tuple[Manifest, Backfill]:
+    """Raises ValueError, TypeError or MsgspecError."""
+    manifest, progress, cursor = msgspec.json.decode(kept, type=tuple[bytes, bytes, bytes])
+    return Manifest.load(manifest), Backfill(Progress.load(progress), Cursor.load(cursor))
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -11,6 +11,7 @@ from datetime import date, tzinfo
 from typing import Any
 
 from connectors.admissions.consents import PreferenceRules
+from connectors.admissions.encounter import IN_CARE
 from connectors.admissions.lookup import read_many
 from connectors.admissions.places import Places, read_places
 from connectors.admissions.preferences import Preferences, read_preferences, read_preferences_of
@@ -58,10 +59,14 @@ class EligibilityScreen:
     _known: _Known | None = None
     _one: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
-    async def renew(self) -> None:
-        """Read anew what people want, for all who are admitted. What cannot be read counts as a no."""
+    async def renew(self) -> frozenset[str]:
+        """Read anew what people want, for all who are admitted, and return the stays that are seen to go on.
+
+        What cannot be read counts as a no.
+        """
         async with self._one:
-            await self._renew()
+            known = await self._renew()
+        return frozenset(one for one, stay in known.encounters.items() if stay.get("status") in IN_CARE)
 
     async def before(self, admission: Admission) -> str:
         """Return why nobody may read this chart, in one word; empty where it may be read."""

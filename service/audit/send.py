@@ -94,8 +94,8 @@ class Sender:
             for due in entries:
                 try:
                     await self._send(due)
-                except FilingError as error:
-                    _log.warning("audit entry %d: %s", due.number, error)
+                except (FilingError, ValueError):
+                    _log.warning("audit entry %d makes no valid AuditEvent", due.number)
                     refused.append(due.number)
                 except (RequestRejected, ConflictError) as error:
                     _log.warning("audit entry %d was refused: %s", due.number, error.code)

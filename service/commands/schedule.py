@@ -89,7 +89,7 @@ def resume(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
 @commands.command()
 def run(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Make a schedule's pass now, as `epicrisis sweep --schedule` does; the schedule goes on as before."""
-    sweep(context, schedule=name, kind="", listed=None, fhir_url=None, as_json=as_json)
+    sweep(context, schedule=name, kind="", listed=None, group="", fhir_url=None, as_json=as_json)
 
 
 def _set(settings: Settings, name: str, is_paused: bool) -> None:

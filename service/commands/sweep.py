@@ -36,6 +36,9 @@ def sweep(
     listed: Annotated[
         Path | None, typer.Option("--list", help="A file of Patient/ID or Encounter/ID, one a line.")
     ] = None,
+    group: Annotated[
+        str, typer.Option("--group", help="Group/ID: take its admissions from a Bulk Data export.")
+    ] = "",
     fhir_url: Annotated[str | None, typer.Option(help="FHIR base URL [EPICRISIS_FHIR_URL].")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")
@@ -43,7 +46,7 @@ def sweep(
 ) -> None:
     """Look who is admitted, and give everybody a fresh draft: once, and only where something changed."""
     settings: Settings = context.obj
-    watched = replace(watch_of(settings, schedule, kind), listed=listed)
+    watched = replace(watch_of(settings, schedule, kind), listed=listed, group=group)
     report = asyncio.run(_sweep(settings, watched, fhir_url))
     print_json(report.shape()) if as_json else show(report)
     if report.failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import NamedTuple
 
 from connectors.errors import ConnectorError
@@ -76,7 +77,10 @@ async def _is_withdrawn(desk: Desk, receipt: Receipt) -> bool:
 
 def _keep(desk: Desk, run: StoredRun, receipt: Receipt, dropped: tuple[str, ...], withdrawn: bool) -> None:
     document, _, version = receipt.document.partition("/_history/")
-    if desk.known(document) is not None:
+    known = desk.known(document)
+    if known is not None:
+        if withdrawn and known.state is not DocumentState.WITHDRAWN:  # by someone else, in the EHR
+            desk.keep(replace(known, state=DocumentState.WITHDRAWN, version=version))
         return
     desk.keep(
         FiledDocument(

@@ -33,6 +33,7 @@ from service.grounding.words import (
     PLAIN_WORDS,
     RELATIVE_DATE,
     DateToken,
+    NumberToken,
     Piece,
     Sentence,
     take_apart,
@@ -145,7 +146,7 @@ class Checker:
     def __init__(self, context: Context, record: PatientRecord | None = None) -> None:
         self._context = context
         self._judge = Judge(context.identity.gender, record)
-        self._seen: set[str] = set()
+        self._seen: set[tuple[tuple[str, ...], tuple[DateToken | NumberToken, ...]]] = set()
 
     @property
     def facts(self) -> tuple[Fact, ...]:
@@ -166,7 +167,8 @@ class Checker:
             if better is not None:
                 verdict, reasons, cited, corrected = Verdict.SUPPORTED, (), (better.fact.id,), True
         if verdict is Verdict.SUPPORTED:
-            key = " ".join(words_of(draft.text)) + repr(take_apart(draft.text).pieces)
+            told = take_apart(draft.text)
+            key = told.words, tuple(piece.token for piece in told.pieces)
             if key in self._seen:
                 verdict, reasons = Verdict.NOT_CHECKED, ("said_before",)
             self._seen.add(key)

@@ -163,7 +163,7 @@ def _names(text: str, sources: Sequence[Source]) -> list[tuple[int, int]]:
 def _with_unit(token: NumberToken, follows: Piece | None, after: str) -> NumberToken:
     """Return the first number of `from 6.1 to 8.2 %` with the unit that it shares with the second."""
     shares = not token.unit and follows is not None and isinstance(follows.token, NumberToken)
-    if shares and after.strip().casefold() in ("to", "and", "-", "–"):
+    if shares and after.strip().casefold() in ("to", "and"):
         assert follows is not None
         assert isinstance(follows.token, NumberToken)
         return NumberToken(token.text, follows.token.unit)

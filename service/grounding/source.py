@@ -119,8 +119,7 @@ class Source:
     def has_components(self) -> bool:
         """True for a panel of several values, where each number needs its own label beside it."""
         measured = [piece for piece in self.sentence.pieces if isinstance(piece.token, NumberToken)]
-        observed = self.fact.kind in (Kind.RESULT, Kind.VITAL, Kind.SOCIAL)
-        return observed and self.fact.quantity is None and len(measured) > 1
+        return self.fact.kind in OBSERVED and self.fact.quantity is None and len(measured) > 1
 
     def bears(self, token: DateToken | NumberToken, window: frozenset[str], before: frozenset[str]) -> bool:
         """Say whether this fact has this number or date where the words around it say it is.

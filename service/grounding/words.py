@@ -29,7 +29,7 @@ _ANNOTATION = re.compile(r"\{[^{}]*\}")
 _NO_UNITS = frozenset({"ph", "[ph]"})
 _YEAR = re.compile(r"(?:18|19|20|21)\d\d")
 
-_AFTER_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?\s?([^\s,;:()\d–-][^\s,;()]*)")
+_AFTER_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?\s?([^\s,;:().\d–-][^\s,;()]*)")
 
 PLAIN_WORDS = frozenset(
     "a an the of on in at to and as by is was are were be been has had have it its this that which these "

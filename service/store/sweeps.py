@@ -27,8 +27,8 @@ from service.store.database import Database
 _DECODER = msgspec.json.Decoder(Admission)
 _STAY, _SERVER, _EVENT = "stay", "server", "event"
 _NUDGES = "nudges"
-MOST_TRIES = 20
-"""After so many an event is left alone: the next whole look at all stays tells the same again."""
+MOST_TRIES = 200
+"""After so many, some hours, an event is left alone: what cannot be acted on would be tried for ever."""
 
 
 class SqlAdmissions:

@@ -55,13 +55,14 @@ class Setting:
 
     work: str
     budget_tokens: int
-    windows: tuple[int, ...]
+    windows: tuple[int | None, ...]
+    """None is a sweep that knows no window."""
     sweep_s: float
     summaries: int
 
 
-SCRIPTED = Setting("scripted, 8,000 tokens/s read and 60 written", 6_000, (4, 8, 16, 32), 40.0, 5)
-REAL = Setting("real vLLM, small model", 2_000, (2, 4, 8, 16), 40.0, 4)
+SCRIPTED = Setting("scripted, 8,000 tokens/s read and 60 written", 6_000, (None, 4, 8, 16), 40.0, 5)
+REAL = Setting("real vLLM, small model", 2_000, (None, 4, 8, 16), 40.0, 5)
 PACE = ("--prefill-tokens-per-s", "8000", "--decode-tokens-per-s", "60", "--seats", "64", "--seed", "7")
 """About what one data centre card does with a model of 27 billion parameters."""
 
@@ -110,6 +111,7 @@ class Sweep:
     numbers: Iterator[int]
     tokens: int = 0
     """Written in answers that came whole; what was given up does not count."""
+    answers: int = 0
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def start(self, at_a_time: int) -> None:
@@ -123,8 +125,10 @@ class Sweep:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def rate(self, during_s: float) -> float:
-        """Return the tokens per second of the next so many seconds."""
+    async def rate(self, during_s: float, first: int) -> float:
+        """Return the tokens per second of so many seconds, once the first so many answers have come."""
+        while self.answers < first:  # noqa: ASYNC110 - a night tells no event
+            await asyncio.sleep(0.05)
         began, before = time.perf_counter(), self.tokens
         await asyncio.sleep(during_s)
         return (self.tokens - before) / (time.perf_counter() - began)
@@ -137,6 +141,7 @@ class Sweep:
     async def _ask(self, prompt: Prompt) -> None:
         done = await self.engine.generate(prompt)
         self.tokens += done.usage.completion_tokens
+        self.answers += 1
 
 
 async def summarise(engine: Engine, job: Job) -> Waited:
@@ -205,7 +210,7 @@ async def _measure(engine: Engine, charts: Charts, setting: Setting) -> list[Row
     idle = [await summarise(engine, jobs[0].fresh(next(numbers))) for _ in range(setting.summaries)]
     first, whole = (statistics.median(found) for found in zip(*map(_both, idle), strict=True))
     rows: list[Row] = [(setting.work, "idle engine", seconds(first), "", "", seconds(whole), "", "", "", "")]
-    for size in (None, *setting.windows):
+    for size in setting.windows:
         rows.append(await _beside(engine, jobs, numbers, setting, size, (first, whole)))
     return rows
 
@@ -223,8 +228,7 @@ async def _beside(
     window = Window(engine, size, lambda: urgency.waits(SCHEDULE)) if size else None
     sweep = Sweep(window or engine, jobs, numbers)
     sweep.start(max(2, (size or 48) if len(jobs[0].requests) == 1 else 3))
-    await asyncio.sleep(setting.sweep_s / 4)
-    alone = await sweep.rate(setting.sweep_s)
+    alone = await sweep.rate(setting.sweep_s, 2 * size if size else 1)
     pressing: Engine = Pressing(engine, urgency) if size else engine
     began, before, found = time.perf_counter(), sweep.tokens, []
     for _ in range(setting.summaries):

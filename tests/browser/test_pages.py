@@ -287,7 +287,7 @@ def test_a_schedule_is_paused_and_resumed_and_run_from_the_page(open_page: Open)
     page.get_by_text("Paused by user:local").nth(1).wait_for()
     page.get_by_role("button", name="Resume morning").click()
     page.get_by_role("button", name="Pause morning").wait_for()
-    page.get_by_role("button", name="Run now: morning").press("Enter")
+    page.get_by_role("button", name="Run now for morning").press("Enter")
     page.get_by_text("At work since").wait_for()
 
 

@@ -29,8 +29,6 @@ ROOT = Path(__file__).parent.parent.parent
 PACKAGE = "service/grounding"
 PROTECTING = (
     "tests/unit/grounding/test_*.py", "tests/claims/test_turned.py", "tests/unit/test_summarize.py",
-    "tests/unit/test_digest.py",
-    "tests/acceptance/test_check.py",
 )  # fmt: skip
 """The tests that hold the rules, the quick ones first: a run ends with the first that fails."""
 NOT_COPIED = shutil.ignore_patterns(

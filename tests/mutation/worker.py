@@ -90,13 +90,19 @@ class _Quick:
 
 
 def judge(order: dict[str, str], files: Sequence[str], timeout_s: int) -> dict[str, Any]:
-    """Return the verdict of the tests on one change, its seconds, and the last lines that pytest wrote."""
+    """Return the verdict of the tests on one change, its seconds, and the last lines that pytest wrote.
+
+    The tests that are named for the module run first, and alone: they are the likeliest to notice.
+    """
     started = time.monotonic()
     with tempfile.TemporaryFile() as log:
-        child = os.fork()
-        if child == 0:
-            _run(order, files, timeout_s, log.fileno())
-        _, status = os.waitpid(child, 0)
+        for group in filter(None, parted(files, order.get("module", ""))):
+            child = os.fork()
+            if child == 0:
+                _run(order, group, timeout_s, log.fileno())
+            _, status = os.waitpid(child, 0)
+            if status:
+                break
         log.seek(0)
         said = log.read().decode(errors="replace").splitlines()[-25:]
     return {"verdict": _verdict(status), "seconds": time.monotonic() - started, "said": "\n".join(said)}
@@ -130,10 +136,15 @@ def _verdict(status: int) -> str:
     return SURVIVED if status == 0 else KILLED
 
 
-def ordered(files: Sequence[str], module: str) -> list[str]:
-    """Put the tests that are named for a module first: they are the likeliest to notice."""
-    own = f"test_{module.rsplit('.', 1)[-1]}.py"
-    return sorted(files, key=lambda file: Path(file).name != own)
+def parted(files: Sequence[str], module: str) -> tuple[list[str], list[str]]:
+    """Part the tests named for a module (`test_check.py`, `test_check_words.py`) from the rest."""
+    name = f"test_{module.rsplit('.', 1)[-1]}"
+    own = [
+        file
+        for file in files
+        if module and (Path(file).stem == name or Path(file).stem.startswith(f"{name}_"))
+    ]
+    return own, [file for file in files if file not in own]
 
 
 def main(timeout_s: int, files: Sequence[str]) -> None:
@@ -142,7 +153,7 @@ def main(timeout_s: int, files: Sequence[str]) -> None:
         importlib.import_module(name)
     for line in sys.stdin:
         order = json.loads(line)
-        answer = judge(order, ordered(files, order.get("module", "")), timeout_s)
+        answer = judge(order, files, timeout_s)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

@@ -117,7 +117,7 @@ class Ehr(FaultServer):
         super().__init__()
         self.software, self.outcome, self.status = software, outcome, status
 
-    def _answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> Reply:
         if request.path == "/fhir/metadata":
             statement = {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"}
             return Reply(

@@ -24,7 +24,8 @@ from fixtures.servers import SekmetServer
 from tests.conftest import CANARY
 from tests.integration.connectors.medplum import medplum_server
 
-LAB = {"status": "final", "code": {"text": "HbA1c"}}
+LAB: dict[str, Any] = {"status": "final", "code": {"text": "HbA1c"}}
+INPATIENT: dict[str, Any] = {"status": "finished", "class": {"code": "IMP"}}
 NO_OVERLAP = 0.0
 OVERLAP = Limits().refresh_overlap_s
 
@@ -56,7 +57,7 @@ class Ward:
         for _ in range(4):
             await self.create("Observation", **LAB)
         await self.create("Condition", code={"text": "hypertension"})
-        await self.create("Encounter", status="finished", **{"class": {"code": "IMP"}})
+        await self.create("Encounter", **INPATIENT)
         await self.create("MedicationRequest", status="active", intent="order",
                           medicationCodeableConcept={"text": "metformin"})  # fmt: skip
 

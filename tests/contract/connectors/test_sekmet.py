@@ -274,18 +274,22 @@ async def test_smart_backend_services_read_a_chart(
     assert len(pull.resources) == 29
 
 
-@pytest.mark.parametrize(("client_id", "key", "requests"), [("reader", RSA, 1), ("writer", EC, 1)])
-async def test_who_may_read_may_ask_in_a_batch(
-    guarded: SekmetServer, client_id: str, key: RSAKey | ECKey, requests: int
+@pytest.mark.parametrize(
+    ("client_id", "key", "scope", "is_taken"),
+    [("writer", EC, "system/*.read system/*.write", True), ("reader", RSA, "system/*.read", False)],
+)
+async def test_a_batch_of_reads_wants_the_scope_to_write(
+    guarded: SekmetServer, client_id: str, key: RSAKey | ECKey, scope: str, is_taken: bool
 ) -> None:
-    auth = _auth(guarded, client_id, key, "system/*.read")
-    async with FhirClient(guarded.base_url, auth=auth) as client:
-        known = await FhirEhr(client).pull(_guarded_patient(guarded))
-        for _ in range(2):
-            refreshed = await FhirEhr(client).pull(_guarded_patient(guarded), known=known)
-    print(refreshed.requests)
-    assert refreshed.changed == 0
-    assert refreshed.requests == requests
+    patient = _guarded_patient(guarded)
+    async with FhirClient(guarded.base_url, auth=_auth(guarded, client_id, key, scope)) as client:
+        known = await FhirEhr(client).pull(patient)
+        first, second = [await FhirEhr(client).pull(patient, known=known) for _ in range(2)]
+    assert (first.changed, second.changed) == (0, 0)
+    if is_taken:
+        assert first.requests == second.requests == 2, "one batch, and an attachment that is not there"
+    else:
+        assert first.requests > second.requests > 20, "refused once, and then not asked again"
 
 
 async def test_a_scope_that_is_missing_is_a_gap_for_each_type(guarded: SekmetServer) -> None:

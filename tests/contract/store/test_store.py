@@ -172,7 +172,21 @@ def test_of_two_filed_runs_of_one_instant_the_later_saved_is_the_latest(edge: Ed
     assert found.run_id == "run-1"
 
 
-@pytest.mark.parametrize("state", [state for state in RunState if state is not RunState.FILED])
+ON_THE_SERVER = (RunState.FILED, RunState.UNCHANGED)
+
+
+def test_a_run_that_was_cut_off_after_its_write_and_found_its_document_there_is_the_latest(
+    edge: Edge,
+) -> None:
+    filed(edge, 1)
+    edge.store.save(numbered(2))
+    edge.store.finish(RunId("run-2"), RunState.UNCHANGED, "DocumentReference/2/_history/1")
+    found = edge.store.find_latest("Patient/77", "history")
+    assert found is not None
+    assert found.run_id == "run-2"
+
+
+@pytest.mark.parametrize("state", [state for state in RunState if state not in ON_THE_SERVER])
 def test_a_run_that_was_not_filed_is_not_the_latest(edge: Edge, state: RunState) -> None:
     filed(edge, 1)
     edge.store.save(numbered(2))

@@ -1,4 +1,4 @@
-"""AuditEvents on real servers: appended once each, also where an answer was lost, and found by plain searches."""
+"""AuditEvents on real servers: appended once each, also where an answer was lost."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def test_the_event_of_every_act_passes_two_validators(validate: Validate) -> Non
             ("system:cli", "Patient/77", "ok", "", "DocumentReference/7", {}, "", "Practitioner/roe"),
         )
     ]
-    events = [build_event(e, "f" * 64, SCENE, c) for e in entries for c in (SERVER, "https://audit.example.org")]
+    events = [
+        build_event(e, "f" * 64, SCENE, c) for e in entries for c in (SERVER, "https://audit.example.org")
+    ]
     done = validate(events)
     assert done.returncode == 0, done.stdout + done.stderr
     broken = events[0] | {"action": "X"}

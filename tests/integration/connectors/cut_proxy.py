@@ -58,7 +58,7 @@ class CutProxy(FaultServer):
         self.reached.clear()
         self.writes.clear()
 
-    def _answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Answer:
         if self._dead:
             return HangUp()
         if request.method in ("POST", "PUT", "DELETE"):

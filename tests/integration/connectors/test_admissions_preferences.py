@@ -327,26 +327,54 @@ async def test_a_server_that_wants_a_patient_and_takes_no_batch_is_asked_for_eac
     assert len(server.asked("POST", "/fhir")) == posts
 
 
-async def test_one_search_of_a_batch_that_fails_is_asked_for_again_alone(
-    server: FaultServer, client: FhirClient
+GOES_ON = [{"relation": "next", "url": "/fhir/Consent?page=2"}]
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        ("500", None),
+        ("500", bundle(total=0)),
+        ("200", outcome("not-found")),
+        ("200", bundle(total=0, link=GOES_ON)),
+        ("200", bundle(total=1)),
+        ("200", bundle()),
+        ("200", bundle(outcome("suppressed"), total=0)),
+    ],
+)
+async def test_one_search_of_a_batch_that_is_not_answered_whole_is_asked_for_again_alone(
+    server: FaultServer, client: FhirClient, status: str, answer: dict[str, Any] | None
 ) -> None:
     def batch(request: Request) -> Reply:
-        results = []
-        for entry in request.json["entry"]:
-            good = "bea" not in entry["request"]["url"]
-            status = {"status": "200" if good else "500"}
-            results.append({"response": status, **({"resource": bundle(total=0)} if good else {})})
+        urls = [entry["request"]["url"] for entry in request.json["entry"]]
+        odd = {"response": {"status": status}, **({"resource": answer} if answer else {})}
+        good = {"response": {"status": "200 OK"}, "resource": bundle(total=0)}
+        results = [odd if "bea" in url else good for url in urls]
         return Reply(json={"resourceType": "Bundle", "type": "batch-response", "entry": results})
 
+    theirs = bundle(consent({"reference": "Patient/bea"}, id="c"), total=1)
     server.on("GET", "/fhir/metadata", statement("Patient", "Consent", "Flag"))
     server.on("POST", "/fhir", batch)
-    server.on(
-        "GET", "/fhir/Consent", Reply(json=bundle(consent({"reference": "Patient/bea"}, id="c"), total=1))
-    )
+    server.on("GET", "/fhir/Consent", Reply(json=theirs))
     server.on("GET", "/fhir/Flag", Reply(503))
     some = await read_preferences_of(client, RULES, PER_PATIENT, [ANN, BEA])
     assert choice_of(some, ANN) == Choice()
     assert choice_of(some, BEA) == Choice(refused=True, is_known=False)
+
+
+async def test_a_patient_whose_former_records_cannot_be_looked_up_is_unknown(
+    server: FaultServer, client: FhirClient
+) -> None:
+    offered = statement("Patient", "Consent")
+    offered.json["rest"][0]["resource"][0]["searchParam"] = [{"name": "link"}]
+    server.on("GET", "/fhir/metadata", offered)
+    server.on("GET", "/fhir/Consent", NOTHING)
+    server.on("GET", "/fhir/Patient", Reply(503))
+    some = await read_preferences_of(client, RULES, Preferences(unknown=[Kind.CONSENT]), [ANN])
+    assert choice_of(some, ANN) == Choice(is_known=False)
+    server.on("GET", "/fhir/Patient", NOTHING)
+    some = await read_preferences_of(client, RULES, Preferences(unknown=[Kind.CONSENT]), [ANN])
+    assert choice_of(some, ANN) == Choice()
 
 
 async def test_a_search_that_ignores_the_patient_makes_nobody_elses_no_theirs(
@@ -401,6 +429,42 @@ async def test_places_that_cannot_be_read_are_unknown_and_those_that_are_not_the
         around = (await read_places(client, [stay])).around(stay)
         assert around.is_known is is_known
         assert around.references == {"Location/7", "Organization/1"}
+
+
+async def test_a_place_stays_unknown_until_it_was_read(server: FaultServer, client: FhirClient) -> None:
+    first, second = ({"location": [{"location": {"reference": f"Location/{one}"}}]} for one in (7, 8))
+    server.on("GET", "/fhir/metadata", statement("Location", "Organization"))
+    server.on("GET", "/fhir/Location/7", Reply(503))
+    server.on("GET", "/fhir/Location/8", Reply(json={"resourceType": "Location", "id": "8"}))
+    places = await read_places(client, [first])
+    places = await read_places(client, [second], places)
+    assert [places.around(one).is_known for one in (first, second)] == [False, True]
+    server.on("GET", "/fhir/Location/7", Reply(json={"resourceType": "Location", "id": "7"}))
+    places = await read_places(client, [first], places)
+    assert places.around(first).is_known
+
+
+async def test_places_inside_each_other_are_followed_so_far_and_circles_once(
+    server: FaultServer, client: FhirClient
+) -> None:
+    server.on("GET", "/fhir/metadata", statement("Location"))
+
+    def nest(depth: int, top: int) -> None:
+        for one in range(depth):
+            above = {"partOf": {"reference": f"Location/{one + 1 if one + 1 < depth else top}"}}
+            server.on(
+                "GET",
+                f"/fhir/Location/{one}",
+                Reply(json={"resourceType": "Location", "id": str(one), **above}),
+            )
+
+    stay = {"location": [{"location": {"reference": "Location/0"}}]}
+    nest(6, top=0)
+    circle = (await read_places(client, [stay])).around(stay)
+    assert circle.is_known
+    assert len(circle.references) == 6
+    nest(20, top=0)
+    assert not (await read_places(client, [stay])).around(stay).is_known
 
 
 async def test_places_of_a_type_that_is_not_offered_are_not_asked_for(

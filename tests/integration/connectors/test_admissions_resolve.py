@@ -182,9 +182,8 @@ async def test_a_merge_that_leads_nowhere_or_in_a_circle_is_unclear(sekmet: Sekm
         one = await patient(client)
         two = await patient(client, **replaced_by(one))
         await client.update({"resourceType": "Patient", "id": one.split("/")[1], **replaced_by(two)})
-        split = await patient(
-            client, link=[*replaced_by(one)["link"], *replaced_by(await patient(client))["link"]]
-        )
+        live, other = await patient(client), await patient(client)
+        split = await patient(client, link=[*replaced_by(live)["link"], *replaced_by(other)["link"]])
         lost = await patient(client, **replaced_by("Patient/does-not-exist"))
         elsewhere = await patient(client, **replaced_by("https://other.example/fhir/Patient/1"))
         resolver = Resolver(client)
@@ -242,6 +241,7 @@ async def test_an_unknown_visit_number_means_the_only_stay_there_is(sekmet: Sekm
 
 
 BASE = "/fhir/Patient"
+CHAIN = 12
 
 
 def bundle(*resources: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -282,7 +282,7 @@ async def test_a_second_patient_on_the_second_page_is_seen(server: FaultServer, 
 
 HIDDEN = {"resourceType": "OperationOutcome", "issue": [{"code": "suppressed"}]}
 REFUSED = {"resourceType": "OperationOutcome", "issue": [{"code": "not-supported"}]}
-ODD = [{"resourceType": "Patient", "id": 7}, {"resourceType": "Patient"}]
+ODD: list[dict[str, Any]] = [{"resourceType": "Patient", "id": 7}, {"resourceType": "Patient"}]
 
 
 @pytest.mark.parametrize(
@@ -336,3 +336,29 @@ async def test_a_resolved_event_shows_nobody(sekmet: SekmetServer) -> None:
         assert CANARY not in shown
         assert mrn not in shown
         assert known not in shown
+
+
+async def test_a_stranger_that_a_server_brings_instead_is_not_taken(
+    server: FaultServer, client: FhirClient
+) -> None:
+    server.on("GET", BASE, Reply(json=bundle(person("q1", "1"))))
+    assert (
+        await Resolver(client).resolve(event("", Identifier(MRN, "2")))
+    ).reason is Unresolved.UNKNOWN_PATIENT
+    assert (
+        await Resolver(client).resolve(event("", Identifier("H", "2")))
+    ).reason is Unresolved.UNKNOWN_PATIENT
+
+
+async def test_a_chain_of_merges_is_followed_for_so_long_and_no_longer(
+    server: FaultServer, client: FhirClient
+) -> None:
+    for one in range(CHAIN):
+        merged = {**person(f"q{one}", "7"), **replaced_by(f"Patient/q{one + 1}")}
+        server.on("GET", f"{BASE}/q{one}", Reply(json=merged))
+    server.on("GET", f"{BASE}/q{CHAIN}", Reply(json=person(f"q{CHAIN}", "7")))
+    far = await Resolver(client).resolve(event("Patient/q0"))
+    assert far.reason is Unresolved.MERGE_UNCLEAR
+    server.on("GET", "/fhir/Encounter", Reply(json=bundle()))
+    near = await Resolver(client).resolve(event(f"Patient/q{CHAIN - 8}"))
+    assert near.patient == f"Patient/q{CHAIN}"

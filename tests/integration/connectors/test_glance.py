@@ -163,16 +163,26 @@ async def test_a_second_version_within_the_overlap_is_noticed(ehr: FhirEhr, hosp
     assert (refreshed.changed, held(refreshed)) == (1, hospital.held())
 
 
-async def test_more_changes_than_one_page_holds_are_refreshed_in_the_ordinary_way(
-    server: FaultServer, hospital: Hospital
+@pytest.mark.parametrize(("page_size", "is_settled"), [(6, True), (5, False)])
+async def test_an_uncounted_page_that_is_full_may_not_be_all(
+    server: FaultServer, hospital: Hospital, page_size: int, is_settled: bool
 ) -> None:
-    hospital.counts = False
     for number in range(5):
-        hospital.put("Observation", f"n{number}", READ - timedelta(minutes=1))
-    limits = Limits(page_size=5)
+        hospital.put("CarePlan", f"n{number}", READ - timedelta(minutes=1))
+
+    def answer(request: Request) -> Reply:
+        reply = hospital.answer_batch(request)
+        for said, asked in zip(reply.json["entry"], request.json["entry"], strict=True):
+            if "_elements" in asked["request"]["url"]:
+                del said["resource"]["total"]
+        return reply
+
+    server.on("POST", "/fhir", answer)
+    limits = Limits(page_size=page_size)
     async with FhirClient(server.base_url, limits=limits, patience=IMPATIENT) as client:
-        known = Pull("p1", (await _ehr(client).pull("p1")).resources, (), READ, whole_at=READ)
-        assert await _unchanged(client, known) == {"Patient"}
+        known = await _ehr(client).pull("p1")
+        assert len(known.resources) == 11
+        assert ("CarePlan" in await _unchanged(client, known)) is is_settled
 
 
 def _entry_of(entries: list[dict[str, Any]], asked: list[dict[str, Any]], part: str) -> dict[str, Any]:
@@ -459,6 +469,17 @@ async def test_types_without_a_search_are_asked_for_one_by_one(
     assert (refreshed.changed, refreshed.dropped, held(refreshed)) == (1, 1, hospital.held())
 
 
+async def test_an_illegal_id_is_not_put_into_a_url(
+    client: FhirClient, ehr: FhirEhr, hospital: Hospital
+) -> None:
+    hospital.everything = True
+    hospital.open()
+    hospital.put("CareTeam", "t1/../../Patient?x", LOADED)
+    hospital.put("Goal", "g1", LOADED)
+    assert await _unchanged(client, await ehr.pull("p1")) == {*ALL, "Goal"}
+    assert b"CareTeam" not in _batches(hospital)[-1].body
+
+
 async def test_a_vital_type_without_a_search_is_not_glanced_at(ehr: FhirEhr, hospital: Hospital) -> None:
     hospital.everything, hospital.searchable = True, ("Observation",)
     hospital.open()
@@ -555,11 +576,29 @@ async def test_a_clock_that_is_behind_is_remembered_by_the_pull(
         async with FhirClient(server.base_url, patience=IMPATIENT) as client:
             known = await FhirEhr(client, now=lambda: now).pull("p1", known=known)
         assert known.seen_until is not None
-        assert abs(known.seen_until - behind) < timedelta(seconds=30)
+        assert abs(known.seen_until - behind) < timedelta(seconds=60)
     hospital.put("Condition", "c9", behind + timedelta(minutes=1))
     async with FhirClient(server.base_url, patience=IMPATIENT) as client:
         refreshed = await FhirEhr(client, now=lambda: now).pull("p1", known=known)
     assert (refreshed.changed, held(refreshed)) == (1, hospital.held())
+
+
+async def test_a_clock_that_falls_behind_is_noticed_by_a_batch(
+    server: FaultServer, hospital: Hospital
+) -> None:
+    now = datetime.now(UTC)
+    behind = now - timedelta(hours=2)
+    headers = {"Date": behind.strftime("%a, %d %b %Y %H:%M:%S GMT")}
+    async with FhirClient(server.base_url, patience=IMPATIENT) as client:
+        ehr = FhirEhr(client, now=lambda: now)
+        known = await ehr.pull("p1")
+        assert known.seen_until == now
+        batch = hospital.answer_batch
+        server.on("POST", "/fhir", lambda r: Reply(json=batch(r).json, headers=headers))
+        refreshed = await ehr.pull("p1", known=known)
+    assert refreshed.requests == 1
+    assert refreshed.seen_until is not None
+    assert abs(refreshed.seen_until - behind) < timedelta(seconds=60)
 
 
 async def test_a_server_that_is_gone_is_an_error_at_once(hospital: Hospital) -> None:

@@ -33,7 +33,7 @@ class Vendor(FaultServer):
         self._unknown = unknown
         """`ignored` or `refused`"""
 
-    def _answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> Reply:
         kind, _, number = request.path.removeprefix("/fhir/").partition("/")
         if request.path == "/fhir/metadata":
             return Reply(json=self._statement())

@@ -199,3 +199,15 @@ async def test_in_passing_a_store_that_fails_and_a_collector_that_hangs_fail_not
     await Courier(sender_of(log, collector), timeout_s=0.05)(last=True)
     assert "timeout" in caplog.text
     assert SqlOutbox(log.database).count(SERVER, SERVER) == 1
+
+
+async def test_an_entry_that_makes_no_event_holds_up_no_other(
+    log: SqlAuditLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.append(AuditEntry(Action.READ, "system:t", "Patient/77", CREATED, server=SERVER, counts={" ": 1}))
+    fill(log, 2)
+    collector = CollectorDouble()
+    done = await sender_of(log, collector).send()
+    assert (done.sent, done.due, done.failed, done.error) == (2, 1, 1, None)
+    assert "makes no valid AuditEvent" in caplog.text
+    assert "77" not in caplog.text

@@ -80,15 +80,31 @@ def test_a_flag_says_no_with_a_listed_code_while_it_is_in_force(more: dict[str, 
     assert says_no(flag(**more)) is expected
 
 
-def test_a_flag_names_a_patient_an_identifier_or_a_ward_and_the_stay_that_it_is_about() -> None:
+@pytest.mark.parametrize(
+    ("subject", "patients", "identifiers", "places"),
+    [
+        ({"reference": "Patient/1"}, ["Patient/1"], [], []),
+        ({"reference": "https://e.example/fhir/Patient/1/_history/3"}, ["Patient/1"], [], []),
+        ({"identifier": {"system": "urn:mrn", "value": "7"}}, [], [("urn:mrn", "7")], []),
+        ({"reference": "Location/3/_history/2"}, [], [], ["Location/3"]),
+        ({"reference": "Organization/3"}, [], [], ["Organization/3"]),
+        ({"display": "somebody"}, [], [], []),
+    ],
+)
+def test_a_flag_names_a_patient_a_number_or_a_ward(
+    subject: dict[str, Any], patients: list[str], identifiers: list[tuple[str, str]], places: list[str]
+) -> None:
+    (one,) = read_flag(flag(subject=subject), RULES)
+    assert one.kind is Kind.FLAG
+    assert sorted(one.patients) == patients
+    assert sorted(one.identifiers) == identifiers
+    assert sorted(one.places) == places
+    assert bool(one) is bool(patients or identifiers or places)
+
+
+def test_a_flag_names_the_one_stay_that_it_is_about() -> None:
     (one,) = read_flag(flag(encounter={"reference": "https://e.example/fhir/Encounter/9"}), RULES)
-    assert (one.kind, one.patients, one.encounter) == (Kind.FLAG, {"Patient/1"}, "Encounter/9")
-    (one,) = read_flag(flag(subject={"identifier": {"system": "urn:mrn", "value": "7"}}), RULES)
-    assert (one.patients, one.identifiers) == (frozenset(), {("urn:mrn", "7")})
-    (one,) = read_flag(flag(subject={"reference": "Location/3/_history/2"}), RULES)
-    assert (one.patients, one.places) == (frozenset(), {"Location/3"})
-    (one,) = read_flag(flag(subject={"display": "somebody"}), RULES)
-    assert not one
+    assert one.encounter == "Encounter/9"
 
 
 DENY = {"type": "deny"}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
-import asyncio
 import httpx
 import pytest
 
@@ -88,9 +88,8 @@ async def test_a_meter_counts_what_a_meter_inside_it_counted() -> None:
             await asyncio.gather(_get(session), _get(session))
         with metered() as empty:
             pass
-        with pytest.raises(ValueError, match="broke off"), metered():
-            await _get(session)
-            raise ValueError("broke off")
+        with pytest.raises(ValueError, match="4"), metered():
+            raise ValueError(len(await _get(session)))
         await _get(session)
     assert (inner.requests, inner.bytes) == (2, 8)
     assert (empty.requests, empty.bytes) == (0, 0)
@@ -107,7 +106,8 @@ async def test_meters_of_tasks_that_run_at_once_add_up() -> None:
         return meter.requests
 
     with metered() as outer:
-        assert await asyncio.gather(work(1), work(3)) == [1, 3]
+        counted = await asyncio.gather(work(1), work(3))
+    assert list(counted) == [1, 3]
     assert outer.requests == 4
 
 

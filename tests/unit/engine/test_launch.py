@@ -36,7 +36,9 @@ def test_eager_mode_and_guessing_by_copying_are_for_the_cpu_alone(flag: str) -> 
     assert flag not in command(GPU)
 
 
-def test_a_long_prompt_is_read_in_steps_small_enough_for_the_machine_and_the_caller_has_the_last_word() -> None:
+def test_a_long_prompt_is_read_in_steps_small_enough_for_the_machine_and_the_caller_has_the_last_word() -> (
+    None
+):
     assert value_of("--max-num-batched-tokens", command(SMALL_CPU)) == "512"
     assert value_of("--max-num-batched-tokens", command(GPU)) == "2048"
     assert int(value_of("--max-num-seqs", command(GPU))) > 32

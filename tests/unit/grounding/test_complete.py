@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
 from connectors.fhir.pull import Gap, GapReason
 from fixtures.facts import A1C, BRONCHITIS, GOUT, LISINOPRIL, context, fact, record
+from service.context.chosen import LeftOut
 from service.context.stay import Stay
 from service.context.templates import load
 from service.grounding.complete import complete_summary, covers
 from service.grounding.since import Earlier, known_by
-from service.grounding.summary import Claim, Origin, Verdict
+from service.grounding.summary import Claim, Origin, SummarySection, Verdict
 from service.record.facts import Absence, Fact, FactId, Kind, RequiredKind, Status
 
 TEMPLATES = load("history")
@@ -195,3 +198,99 @@ def test_conflicts_hidden_facts_and_reasons_of_the_kinds_of_a_heading_are_shown_
     summary = complete_summary("history", record([LISINOPRIL]), context([LISINOPRIL], kinds), TEMPLATES, [])
     told = {s.key: (s.conflict, s.hidden, s.reason) for s in summary.sections}
     assert told == {"medications": ("One does not fit.", 2, ""), "allergies": ("", 0, "refused")}
+
+
+IDENTITY = replace(TEMPLATES.sections[0], key="both", title="Both", required=("allergies", "problems"))
+BOTH = replace(TEMPLATES, sections=(IDENTITY,))
+
+
+def section_of(*kinds: RequiredKind) -> SummarySection:
+    (section,) = complete_summary("history", record([GOUT, A1C]), context([], kinds), BOTH, []).sections
+    return section
+
+
+@pytest.mark.parametrize(
+    ("states", "worst"),
+    [
+        (("LISTED", "NONE_RECORDED"), "LISTED"),
+        (("NONE_RECORDED", "LISTED"), "LISTED"),
+        (("LISTED", "NOT_RETRIEVED"), "NOT_RETRIEVED"),
+        (("NONE_RECORDED", "NOT_RETRIEVED"), "NOT_RETRIEVED"),
+        (("NONE_RECORDED", "NONE_RECORDED"), "NONE_RECORDED"),
+    ],
+)
+def test_a_heading_of_two_kinds_tells_the_worse_state(states: tuple[str, str], worst: str) -> None:
+    kinds = [
+        required(key, state=Absence[state])
+        for key, state in zip(("allergies", "problems"), states, strict=True)
+    ]
+    assert section_of(*kinds).state is Absence[worst]
+
+
+def test_a_heading_of_two_kinds_tells_what_both_tell() -> None:
+    section = section_of(
+        replace(required("allergies", GOUT), reason="refused", conflict="One.", hidden=2),
+        replace(required("problems", A1C), reason="timed out", conflict="Two.", hidden=3),
+    )
+    assert (section.reason, section.conflict, section.hidden) == ("refused; timed out", "One. Two.", 5)
+    assert (section.key, section.title) == ("both", "Both")
+    assert [claim.text for claim in section.claims] == [GOUT.text, A1C.text]
+    alone = section_of(replace(required("problems", A1C), reason="timed out"))
+    assert (alone.reason, alone.conflict, alone.hidden) == ("timed out", "", 0)
+
+
+def test_a_kind_of_a_site_stands_last_under_its_own_title() -> None:
+    shown = context([GOUT], [required("site_kind", A1C), required("problems", GOUT)])
+    summary = complete_summary("history", record([GOUT, A1C]), shown, TEMPLATES, [])
+    assert [(s.key, s.title) for s in summary.sections][1:] == [("site_kind", "Site_Kind")]
+    assert summary.sections[1].claims[0].section == "site_kind"
+    assert summary.sections[0].claims[0].section == summary.sections[0].key
+
+
+def test_what_is_of_a_former_encounter_is_told_by_its_own_line_alone_that_says_so() -> None:
+    said = claim("Gout is active since 04-Mar-2011.", GOUT)
+    kinds = [replace(required("problems", GOUT), previous=(GOUT.id,))]
+    summary = complete_summary("history", record([GOUT]), context([GOUT], kinds), TEMPLATES, [said])
+    assert [(c.text, c.origin, c.verdict) for c in summary.published] == [
+        (f"Previous, not of this encounter: {GOUT.text}", Origin.RECORD, Verdict.SUPPORTED)
+    ]
+    assert [(c.text, c.verdict, c.reasons) for c in summary.refused] == [
+        (said.text, Verdict.NOT_CHECKED, ("the_record_says_more",))
+    ]
+    others = [replace(required("problems", GOUT), previous=(A1C.id,))]
+    current = complete_summary("history", record([GOUT]), context([GOUT], others), TEMPLATES, [said])
+    assert [c.text for c in current.published] == [said.text]
+
+
+def test_a_summary_passes_on_what_the_context_says_of_itself() -> None:
+    gap = Gap("Goal", GapReason.REFUSED)
+    out = LeftOut("goal", "Goals", 3, "", "")
+    shown = replace(context([GOUT]), gaps=(gap,), left_out=(out,), as_of=GOUT.when, searched=17)
+    summary = complete_summary("handover", record([GOUT]), shown, TEMPLATES, [])
+    assert (summary.kind, summary.gaps, summary.left_out) == ("handover", (gap,), (out,))
+    assert (summary.as_of, summary.searched) == (GOUT.when, 17)
+    assert summary.identity == record([]).identity
+    assert (summary.restricted, summary.incomplete) == (False, ())
+    assert summary.known == known_by(record([GOUT]))
+
+
+def test_only_an_essential_kind_that_was_not_retrieved_makes_it_incomplete() -> None:
+    kinds = [required("allergies", state=Absence.NONE_RECORDED), required("problems", state=Absence.LISTED)]
+    assert complete_summary("history", record([]), context([], kinds), TEMPLATES, []).incomplete == ()
+
+
+def test_a_sentence_that_adds_to_a_line_that_stands_is_kept_and_told_once() -> None:
+    both = replace(claim("Gout is active; A1c.", GOUT), citations=(GOUT.id, A1C.id))
+    shown = context([GOUT, A1C], [required("problems", GOUT)])
+    summary = complete_summary("history", record([GOUT, A1C]), shown, TEMPLATES, [both, both])
+    assert [c.text for c in summary.published] == [GOUT.text, both.text]
+    assert summary.refused == ()
+
+
+def test_a_claim_that_says_it_is_lowered_was_lowered_by_the_second_pass() -> None:
+    plain = claim("Gout.", GOUT)
+    assert not plain.is_lowered
+    assert replace(plain, reasons=("word_not_in_source", "second_pass_no")).is_lowered
+    assert replace(plain, reasons=("second_pass_not_stated",)).is_lowered
+    assert not replace(plain, reasons=("word_not_in_source",)).is_lowered
+    assert (plain.corrected, plain.repaired, plain.entailed, plain.reasons) == (False, False, "", ())

@@ -17,12 +17,13 @@ OVER = fact(f"Acute bronchitis: resolved, from {BEGUN} to {ENDED}", status=Statu
 ALLERGY = fact("Peanut allergy: active, recorded 04-Mar-2011", Kind.ALLERGY, status=Status.ACTIVE,
                recorded_status="active", on="2011-03-04")  # fmt: skip
 BEGINS = (
-    "began begin begun onset since started start starting admitted admission from diagnosed developed appeared "
-    "emerged identified presented came hospitalized hospitalised occurred ordered prescribed authored first"
+    "began begin begun onset since started start starting admitted admission from diagnosed developed "
+    "appeared emerged identified presented came hospitalized hospitalised occurred ordered prescribed "
+    "authored first"
 ).split()
 ENDS = (
-    "resolved ended end abated discharged discharge finished cleared recovered stopped discontinued completed "
-    "inactive remission over longer held hold cancelled"
+    "resolved ended end abated discharged discharge finished cleared recovered stopped discontinued "
+    "completed inactive remission over longer held hold cancelled"
 ).split()
 RECORDED = "recorded record documented noted listed entered reported charted".split()
 

@@ -46,8 +46,20 @@ NOTHING: frozenset[str] = frozenset()
 
 
 @pytest.mark.parametrize(
-    "end", [", ", ". ", ": ", "; ", ";", "(", ")", "“", "”", " 5 ", *(f" {word} " for word in
-            "and but although because as or while with And".split())]  # fmt: skip
+    "end",
+    [
+        ", ",
+        ". ",
+        ": ",
+        "; ",
+        ";",
+        "(",
+        ")",
+        "“",
+        "”",
+        " 5 ",
+        *(f" {word} " for word in "and but although because as or while with And".split()),
+    ],
 )
 def test_a_negation_denies_no_more_than_its_phrase(end: str) -> None:
     assert scopes(f"Seen: no fever{end}cough", NOTHING) == [{"fever"}]
@@ -81,7 +93,9 @@ def test_a_denial_is_of_what_the_record_denies() -> None:
     assert denials("Chest film completed: no effusion, embolism.", EFFUSION) == [
         "negation_of_something_else", "negation_lost",
     ]  # fmt: skip
-    assert denials("Chest film completed: no embolism, no effusion.", EFFUSION) == ["negation_of_something_else"]
+    assert denials("Chest film completed: no embolism, no effusion.", EFFUSION) == [
+        "negation_of_something_else"
+    ]
     assert denials("Chest film completed: embolism.", EFFUSION) == ["negation_lost"]
     assert denials("Chest film completed.", EFFUSION) == []
     assert denials("Chest film completed, no.", EFFUSION) == ["negation_of_something_else"]
@@ -193,8 +207,8 @@ def test_a_name_is_found_in_all_its_forms_and_as_a_whole_word() -> None:
 
 
 TURNING = (
-    "no not without due because after with history suspected possible family risk absence contact screening rule "
-    "exposure"
+    "no not without due because after with history suspected possible family risk absence contact "
+    "screening rule exposure"
 ).split()
 
 
@@ -241,7 +255,9 @@ def test_a_value_in_words_is_said_in_its_order_and_one_with_a_number_by_itself()
     assert turned("Swab: 5 mg", measured) == []
     told_twice = replace(finding, value="red above, red below")
     assert turned("Swab: below above.", told_twice) == ["words_in_another_order"]
-    assert turned("Swab: clear above, red below; red below, clear above.", finding) == ["words_in_another_order"]
+    assert turned("Swab: clear above, red below; red below, clear above.", finding) == [
+        "words_in_another_order"
+    ]
     assert turned("Swab: clear above, clear above, red below.", finding) == []
 
 
@@ -258,7 +274,9 @@ def test_who_is_cited_for_a_birth_date_and_a_quotation_have_no_order() -> None:
 
 
 SEEN = fact("Office visit: finished; reason: gout", Kind.ENCOUNTER, details=(("reason", "gout"),))
-GIVEN = replace(LISINOPRIL, text=f"{LISINOPRIL.text}; reason: hypertension", details=(("reason", "hypertension"),))
+GIVEN = replace(
+    LISINOPRIL, text=f"{LISINOPRIL.text}; reason: hypertension", details=(("reason", "hypertension"),)
+)
 
 
 def causes(text: str, *cited: Fact) -> list[str]:
@@ -266,7 +284,18 @@ def causes(text: str, *cited: Fact) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "told", ["because of", "because", "due to", "owing to", "on account of", "reason:", "reason is:", "reason was:", "Due to"]
+    "told",
+    [
+        "because of",
+        "because",
+        "due to",
+        "owing to",
+        "on account of",
+        "reason:",
+        "reason is:",
+        "reason was:",
+        "Due to",
+    ],
 )
 def test_a_cause_is_told_where_the_record_gives_it(told: str) -> None:
     assert causes(f"Lisinopril {told} hypertension.", GIVEN) == []
@@ -282,7 +311,9 @@ def test_a_cause_ends_with_its_phrase(end: str) -> None:
     assert causes("Lisinopril due to hypertension active", GIVEN) == ["cause_not_in_source"]
 
 
-@pytest.mark.parametrize("word", "reason reasons for because due owing account indication indicated FOR".split())
+@pytest.mark.parametrize(
+    "word", "reason reasons for because due owing account indication indicated FOR".split()
+)
 def test_a_reason_is_called_one(word: str) -> None:
     assert causes(f"Lisinopril {word} hypertension", GIVEN) in ([], ["cause_not_in_source"])
     assert causes(f"Lisinopril, {word}: hypertension", GIVEN) == [] or word in ("because", "due", "owing")
@@ -291,7 +322,21 @@ def test_a_reason_is_called_one(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["visit", "visited", "seen", "admitted", "admission", "presented", "hospital", "hospitalized", "inpatient", "department", "room", "Seen"]
+    "word",
+    [
+        "visit",
+        "visited",
+        "seen",
+        "admitted",
+        "admission",
+        "presented",
+        "hospital",
+        "hospitalized",
+        "inpatient",
+        "department",
+        "room",
+        "Seen",
+    ],
 )
 def test_who_comes_with_something_comes_for_it(word: str) -> None:
     assert causes(f"The patient, {word} with gout.", SEEN) == []
@@ -303,9 +348,9 @@ def test_a_reason_of_the_line_counts_as_one_of_the_details() -> None:
     line_alone = replace(GIVEN, details=())
     assert causes("Lisinopril due to hypertension.", line_alone) == []
     assert causes("Lisinopril due to hypertension.", replace(GIVEN, text=LISINOPRIL.text)) == []
-    assert causes("Lisinopril due to hypertension.", replace(line_alone, text=f"{LISINOPRIL.text} hypertension")) == [
-        "cause_not_in_source"
-    ]
+    assert causes(
+        "Lisinopril due to hypertension.", replace(line_alone, text=f"{LISINOPRIL.text} hypertension")
+    ) == ["cause_not_in_source"]
     assert causes("Lisinopril, hypertension.", replace(GIVEN, text=LISINOPRIL.text)) == []
 
 

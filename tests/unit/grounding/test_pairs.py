@@ -182,12 +182,14 @@ def test_what_was_nothing_has_no_multiple() -> None:
 
 
 RISING = [
-    *"rose risen rise rises rising increase increased increases increasing climbed climbs climbing grew grown".split(),
+    *"rose risen rise rises rising increase increased increases increasing climbed climbs climbing "
+    "grew grown".split(),
     *"growing higher greater".split(),
     *("went up", "gone up", "going up", "moved up", "up from"),
 ]  # fmt: skip
 FALLING = [
-    *"fell fallen fall falls falling decrease decreased decreases decreasing droped dropped drop drops".split(),
+    *"fell fallen fall falls falling decrease decreased decreases decreasing droped dropped drop "
+    "drops".split(),
     *"dropping decline declined declines declining lower less smaller".split(),
     *("went down", "gone down", "going down", "moved down", "down from", "came down"),
 ]
@@ -199,14 +201,28 @@ FALL = (sodium("151", "2020-01-05"), sodium("60", "2022-07-08"))
 @pytest.mark.parametrize("told", [*RISING, *FALLING, *MOVING])
 def test_every_word_for_a_change_says_in_which_direction_it_went(told: str) -> None:
     start = "" if told.endswith("from") else "from "
-    up, down = f"Sodium {told} {start}60 mmol/L to 151 mmol/L.", f"Sodium {told} {start}151 mmol/L to 60 mmol/L."
+    up, down = (
+        f"Sodium {told} {start}60 mmol/L to 151 mmol/L.",
+        f"Sodium {told} {start}151 mmol/L to 60 mmol/L.",
+    )
     assert judged(up, *RISE)[1] == ({"change_is_another"} if told in FALLING else set())
     assert judged(down, *FALL)[1] == ({"change_is_another"} if told in RISING else set())
     assert judged(down, *RISE)[1] == {"change_is_another"}
 
 
-@pytest.mark.parametrize("told", ["a rise of", "a fall of", "a change of", "an increase of", "a decrease of", "a drop of",
-                                  "a decline of", "a difference of"])  # fmt: skip
+@pytest.mark.parametrize(
+    "told",
+    [
+        "a rise of",
+        "a fall of",
+        "a change of",
+        "an increase of",
+        "a decrease of",
+        "a drop of",
+        "a decline of",
+        "a difference of",
+    ],
+)
 def test_a_change_is_told_as_a_difference(told: str) -> None:
     text = f"Sodium: {told} 91 mmol/L from 05-Jan-2020 to 08-Jul-2022."
     cited = FALL if told.split()[1] in ("fall", "decrease", "drop", "decline") else RISE
@@ -214,7 +230,9 @@ def test_a_change_is_told_as_a_difference(told: str) -> None:
     assert judged(text.replace("91", "92"), *cited)[0] is not Verdict.SUPPORTED
 
 
-@pytest.mark.parametrize("told", ["rose", "increased", "climbed", "went up", "rose by", "grew by", "went up by", "moved up by"])
+@pytest.mark.parametrize(
+    "told", ["rose", "increased", "climbed", "went up", "rose by", "grew by", "went up by", "moved up by"]
+)
 def test_a_rise_is_told_with_its_difference(told: str) -> None:
     text = f"Sodium {told} 91 mmol/L from 05-Jan-2020 to 08-Jul-2022."
     assert judged(text, *RISE) == (Verdict.SUPPORTED, set())
@@ -222,7 +240,9 @@ def test_a_rise_is_told_with_its_difference(told: str) -> None:
     assert judged(text.replace("91", "90"), *RISE)[0] is not Verdict.SUPPORTED
 
 
-@pytest.mark.parametrize("told", ["fell", "decreased", "dropped", "declined", "went down", "fell by", "came down by"])
+@pytest.mark.parametrize(
+    "told", ["fell", "decreased", "dropped", "declined", "went down", "fell by", "came down by"]
+)
 def test_a_fall_is_told_with_its_difference(told: str) -> None:
     text = f"Sodium {told} 91 mmol/L from 05-Jan-2020 to 08-Jul-2022."
     assert judged(text, *FALL) == (Verdict.SUPPORTED, set())
@@ -236,9 +256,7 @@ def test_a_difference_is_the_difference_and_no_value(told: str) -> None:
     assert judged(text.replace("91", "60"))[0] is not Verdict.SUPPORTED
 
 
-@pytest.mark.parametrize(
-    "told", ["doubled", "double", "doubling", "twice", "twofold", "two-fold"]
-)
+@pytest.mark.parametrize("told", ["doubled", "double", "doubling", "twice", "twofold", "two-fold"])
 def test_twice_is_twice(told: str) -> None:
     old, new, more = sodium("60", "2020-01-05"), sodium("120", "2022-07-08"), sodium("121", "2022-07-08")
     text = f"Sodium {told} from 60 mmol/L to 120 mmol/L."
@@ -262,7 +280,8 @@ def test_thrice_is_thrice(told: str) -> None:
     assert judged(text.replace("120", "121"), old, more)[1] == {"change_is_another"}
 
 
-@pytest.mark.parametrize("of", ["as high as", "as great as", "as large as", "as much as", "the value of", "the level of", "the result of",
+@pytest.mark.parametrize("of", ["as high as", "as great as", "as large as", "as much as", "the "
+"value of", "the level of", "the result of",
                                 "that of", "what it was on", "the one of", "the value"])  # fmt: skip
 def test_a_multiple_of_another_day_is_computed(of: str) -> None:
     old, new = sodium("60", "2020-01-05"), sodium("120", "2022-07-08")
@@ -295,7 +314,9 @@ def test_another_way_to_tell_the_change_is_supported(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", "times occasions values results measurements readings records entries determinations observations tests".split()
+    "what",
+    "times occasions values results measurements readings records entries determinations "
+    "observations tests".split(),
 )
 def test_what_is_counted_is_the_whole_series(what: str) -> None:
     for two in ("2", "two", "Two"):
@@ -312,7 +333,11 @@ def test_a_count_may_say_that_it_is_of_all(told: str) -> None:
 
 def test_a_count_of_three_is_told_in_words_too() -> None:
     third = sodium("140", "2021-03-06")
-    for told in ("Sodium was measured thrice.", "Sodium was measured three times.", "3 sodium values are recorded."):
+    for told in (
+        "Sodium was measured thrice.",
+        "Sodium was measured three times.",
+        "3 sodium values are recorded.",
+    ):
         assert judged(told, OLD, NEW, third) == (Verdict.SUPPORTED, set())
         assert judged(told)[1] == {"count_is_another"}
     assert judged("Sodium was measured once.", OLD, NEW)[1] == {"count_is_another"}

@@ -65,6 +65,13 @@ def test_what_is_told_as_the_latest_is_so_where_nothing_is_newer(form: str) -> N
     assert judged(overtaken, HIGH, LOW, LAST) == (Verdict.SUPERSEDED, {"a_newer_one_is_recorded"})
 
 
+@pytest.mark.parametrize(
+    "told", ["no newer potassium was recorded", "no potassium other than that", "no other potassium besides"]
+)
+def test_what_there_is_no_more_of_is_what_was_told_of(told: str) -> None:
+    assert judged(f"Sodium was 140 mmol/L on 08-Jul-2022; {told}.", LAST)[1] == {"word_not_in_source"}
+
+
 FIRST = [
     *(f"Sodium was first {told} on {{day}}: {{value}} mmol/L." for told in
       "recorded measured documented noted seen obtained checked".split()),
@@ -149,7 +156,8 @@ ONLY = [
     f"{BODY}: nothing on record than this.".replace("nothing ", ""),
     *(f"{BODY}, {told} nothing.".replace(" nothing", "") for told in
       ("apart from", "aside from", "besides", "except for")),
-    *(f"{BODY}; no {more} {what}." for more in ("further", "additional", "repeat", "subsequent", "second", "more")
+    *(f"{BODY}; no {more} {what}." for more in
+      ("further", "additional", "repeat", "subsequent", "second", "more")
       for what in ("values", "sodium values")),
     *(f"{BODY}; it {told}." for told in
       ("was not repeated", "has never been repeated", "was not measured again", "was never recorded again",
@@ -181,7 +189,8 @@ AGES = [
     *(f"Gout is active, since 04-Mar-2011, {told}." for told in
       ("at age {}", "at the age of {}", "at age of {}", "aged {}", "age {}", "age at onset {}", "age at: {}",
        "age of onset {}", "age: {}", "age was {}", "age of {}", "at age {} years", "aged {} yrs",
-       "age {} years old", "age {} years of age", "age {} year", "age {} yr", "at age {}-years-old", "aged {} y/o", "aged {} yo",
+       "age {} years old", "age {} years of age", "age {} year", "age {} yr", "at age {}-years-old",
+       "aged {} y/o", "aged {} yo",
        "at {} years old", "when {} years old", "being {} years of age", "a {}-year-old",
        "as a {} year old", "as an {}-yr-old", "was {}, when diagnosed",
        "at {} years", "when she was {}", "when the patient was {}", "at {} y/o", "at {} yo")),
@@ -211,7 +220,8 @@ DURATIONS = [
       ("lasted {} days", "lasting {} days", "for {} days", "duration of {} days", "duration was {} days",
        "duration: {} days", "duration {} days", "length of {} days", "length was {} days", "length: {} days",
        "persisted for {} days", "persisting {} days", "persisted {} days", "was {} days", "took {} days",
-       "spanning {} days", "spanned {} days", "totaling {} days", "totalling {} days", "a {} days", "of {} days",
+       "spanning {} days", "spanned {} days", "totaling {} days", "totalling {} days", "a {} days",
+       "of {} days",
        "total of {} days", "a total of {} days", "lasted a total of {} days", "lasted {} full days",
        "lasted {}-days", "{} days long", "{} days in duration", "{} days in length", "{} days in total",
        "{} days in all", "{} day", "lasted {} days in total")),
@@ -292,7 +302,9 @@ def test_a_value_told_as_past_needs_no_day(told: str) -> None:
     assert judged("Sodium 151 mmol/L.", HIGH, LOW, LAST)[1] == {"a_newer_one_is_recorded"}
 
 
-PRESENT = "is are has have since remain remains continues continued ongoing still current currently now active"
+PRESENT = (
+    "is are has have since remain remains continues continued ongoing still current currently now active"
+)
 
 
 @pytest.mark.parametrize("told", [*PRESENT.split(), "lives", "suffers"])
@@ -309,8 +321,16 @@ def test_the_age_at_an_end_is_not_computed(told: str) -> None:
 
 
 def test_a_name_that_holds_such_a_word_derives_nothing() -> None:
-    last = fact("Last menstrual period start: 7 d on 08-Jul-2022", Kind.RESULT, "Observation/lmp",
-                status=Status.FINAL, recorded_status="final", on="2022-07-08", value="7", unit="d")  # fmt: skip
+    last = fact(
+        "Last menstrual period start: 7 d on 08-Jul-2022",
+        Kind.RESULT,
+        "Observation/lmp",
+        status=Status.FINAL,
+        recorded_status="final",
+        on="2022-07-08",
+        value="7",
+        unit="d",
+    )
     newer = replace(last, id=FactId("Observation/n"), when=fact("x", on="2023-01-01").when)
     assert judged("Last menstrual period start was 7 d on 08-Jul-2022.", last, newer)[0] is Verdict.SUPPORTED
     assert judged("The last last menstrual period start was 7 d on 08-Jul-2022.", last, newer)[1] == {

@@ -12,29 +12,30 @@ from service.grounding.quotation import demands_section, meant_passages, narrowe
 from service.grounding.source import Source
 from service.grounding.summary import Verdict
 from service.record.facts import FactId, Kind
-from tests.unit.grounding.test_quotes import FRAME, passage
+from tests.unit.grounding.test_quotes import passage
 
 SYSTEMS = (
-    "abdomen auscultation back exam examination physical breast breasts cardiac cardiovascular chest constitutional cv "
-    "ear ears endocrine ent extremities extremity eye eyes gastrointestinal general genitourinary gi gu head heart "
-    "heent hematologic hematological integumentary lung lungs lymphatic mouth msk musculoskeletal neck neuro "
-    "neurologic neurological nose psych psychiatric psychological respiratory skin spine system systems throat "
-    "urinary vascular vitals"
+    "abdomen auscultation back exam examination physical breast breasts cardiac cardiovascular chest "
+    "constitutional cv ear ears endocrine ent extremities extremity eye eyes gastrointestinal general "
+    "genitourinary gi gu head heart heent hematologic hematological integumentary lung lungs lymphatic "
+    "mouth msk musculoskeletal neck neuro neurologic neurological nose psych psychiatric psychological "
+    "respiratory skin spine system systems throat urinary vascular vitals"
 ).split()
 BINDING = (
-    "stopped stop discontinued held hold past previous prior allergy allergies allergen intolerance intolerances "
-    "reaction denies negative no not without ruled excluded differential ddx possible suspected risk if refused "
-    "declined advised recommended home admission discharge"
+    "stopped stop discontinued held hold past previous prior allergy allergies allergen intolerance "
+    "intolerances reaction denies negative no not without ruled excluded differential ddx possible "
+    "suspected risk if refused declined advised recommended home admission discharge"
 ).split()
 RELATIVES = (
-    "mother father sister brother son daughter aunt uncle cousin grandmother grandfather parent sibling maternal "
-    "paternal"
+    "mother father sister brother son daughter aunt uncle cousin grandmother grandfather parent sibling "
+    "maternal paternal"
 ).split()
 OTHERS = "husband wife partner spouse roommate caregiver caretaker friend neighbor neighbour".split()
 FINITE = (
     "is are was were has have had will would should may might can could did does do am reviewed discussed "
-    "explained revealed showed shows demonstrated demonstrates reports reported denies states stated appreciate "
-    "appreciated underwent received presents presented appears appeared experienced feels lives works remains"
+    "explained revealed showed shows demonstrated demonstrates reports reported denies states stated "
+    "appreciate appreciated underwent received presents presented appears appeared experienced feels "
+    "lives works remains"
 ).split()
 
 
@@ -84,7 +85,19 @@ def test_a_sentence_after_one_of_another_person_is_not_quoted_alone(word: str) -
 
 
 @pytest.mark.parametrize(
-    "told", ["not true", "untrue", "incorrect", "erroneous", "mistaken", "mistakenly entered", "of another patient", "of the wrong patient", "if so", "Untrue"]
+    "told",
+    [
+        "not true",
+        "untrue",
+        "incorrect",
+        "erroneous",
+        "mistaken",
+        "mistakenly entered",
+        "of another patient",
+        "of the wrong patient",
+        "if so",
+        "Untrue",
+    ],
 )
 def test_a_sentence_after_one_that_takes_it_back_is_not_quoted_alone(told: str) -> None:
     assert not may_stand(f"The following is {told}. Cancer was found.", "Cancer was found.")
@@ -100,7 +113,33 @@ def test_below_a_relative_stands_alone_what_names_a_relative(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "bullet", ["-", "*", "•", "·", "◦", "▪", "‣", "●", "○", "■", "□", "–", "—", "→", "#", "##", "1.", "12)", "3)", "(a)", "b)", "(Z)", "- 1.", "  -"]
+    "bullet",
+    [
+        "-",
+        "*",
+        "•",
+        "·",
+        "◦",
+        "▪",
+        "‣",
+        "●",
+        "○",
+        "■",
+        "□",
+        "–",
+        "—",
+        "→",
+        "#",
+        "##",
+        "1.",
+        "12)",
+        "3)",
+        "(a)",
+        "b)",
+        "(Z)",
+        "- 1.",
+        "  -",
+    ],
 )
 def test_a_bullet_may_go_unsaid(bullet: str) -> None:
     assert may_stand(f"{bullet} Supple there all day.", "Supple there all day.")
@@ -124,9 +163,16 @@ def test_a_sentence_ends_before_a_capital_letter_or_an_opening_mark(end: str, st
 def test_the_longest_run_of_sentences_is_what_is_quoted() -> None:
     written = "Neck: It was cold. It was warm. It was wet."
     for run in (
-        written, "It was cold. It was warm. It was wet.", "It was cold. It was warm.", "It was warm. It was wet.",
-        "It was cold.", "It was warm.", "It was wet.", "Neck: It was cold.", "Neck: It was cold. It was warm.",
-    ):  # fmt: skip
+        written,
+        "It was cold. It was warm. It was wet.",
+        "It was cold. It was warm.",
+        "It was warm. It was wet.",
+        "It was cold.",
+        "It was warm.",
+        "It was wet.",
+        "Neck: It was cold.",
+        "Neck: It was cold. It was warm.",
+    ):
         assert quoted_run(f"said: “{run}”", written) == run
     assert quoted_run("“It was cold. It was wet.”", written) in ("It was cold.", "It was wet.")
 
@@ -142,7 +188,9 @@ def test_a_key_holds_no_stop(stop: str) -> None:
     written = f"Seen{stop} mother: fine. Nothing palpable there."
     found = quoted_run("“Nothing palpable there.”", written)
     assert found == ""
-    assert quoted_run("“Nothing palpable there.”", f"Seen{stop} daughterly: fine. Nothing palpable there.") != ""
+    assert (
+        quoted_run("“Nothing palpable there.”", f"Seen{stop} daughterly: fine. Nothing palpable there.") != ""
+    )
 
 
 def test_a_passage_is_narrowed_to_what_is_quoted_of_it() -> None:
@@ -167,7 +215,21 @@ def test_a_single_word_is_quoted_within_marks_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "around", ["“x{}”", "“{}x”", "“-{}”", "“{}-”", "“–{}”", "“{}–”", "“/{}”", "“{}/”", "“5.{}”", "“5,{}”", "“{}.5”", "“{},5”"]
+    "around",
+    [
+        "“x{}”",
+        "“{}x”",
+        "“-{}”",
+        "“{}-”",
+        "“–{}”",
+        "“{}–”",
+        "“/{}”",
+        "“{}/”",
+        "“5.{}”",
+        "“5,{}”",
+        "“{}.5”",
+        "“{},5”",
+    ],
 )
 def test_a_quotation_stands_apart_from_what_is_before_and_after_it(around: str) -> None:
     well = passage("Feels well")

@@ -30,7 +30,17 @@ def drug(line: str, status: Status = Status.ACTIVE, dosage: str = "", **more: An
     )  # fmt: skip
 
 
-TOLD = ["resolved", "inactive", "refuted", "planned", "on hold", "stopped", "cancelled", "not done", "preliminary"]
+TOLD = [
+    "resolved",
+    "inactive",
+    "refuted",
+    "planned",
+    "on hold",
+    "stopped",
+    "cancelled",
+    "not done",
+    "preliminary",
+]
 
 
 @pytest.mark.parametrize("word", TOLD)
@@ -88,6 +98,7 @@ def test_what_was_not_done_needs_a_denial_or_the_refusal() -> None:
     assert codes("Colonoscopy was refused, recorded 12-Mar-2019.", COLONOSCOPY) == set()
     assert "status_lost:not_done" in codes("Colonoscopy was done.", COLONOSCOPY)
     assert "status_lost:not_done" in codes("Colonoscopy, no.", COLONOSCOPY)
+    assert "status_lost:not_done" in codes("Done colonoscopy.", COLONOSCOPY)
     unexplained = fact("Colonoscopy: not done", Kind.PROCEDURE, status=Status.NOT_DONE)
     assert "status_lost:not_done" in codes("Colonoscopy was refused.", unexplained)
 
@@ -96,7 +107,9 @@ def test_a_drug_is_active_only_where_one_that_is_cited_is() -> None:
     stopped = drug("stopped order, active ingredient", Status.STOPPED)
     assert "status_not_in_source:active" in codes("Metformin 500 mg, active, was stopped.", stopped)
     assert "status_not_in_source:active" not in codes("Metformin 500 mg is active.", drug("active"))
-    assert "status_not_in_source:active" not in codes("Metformin 500 mg is active, stopped.", drug("x"), stopped)
+    assert "status_not_in_source:active" not in codes(
+        "Metformin 500 mg is active, stopped.", drug("x"), stopped
+    )
 
 
 @pytest.mark.parametrize("word", ["given", "dispensed"])
@@ -138,7 +151,7 @@ OFTEN = "time every each per day daily hour hourly week weekly night nightly onc
 def test_how_a_drug_is_taken_is_told_with_as_needed(word: str) -> None:
     line = f"active; {' '.join(OFTEN)}, as needed"
     assert "as_needed_lost" in codes(f"Metformin 500 mg {word}.", drug(line))
-    for needed in ("as needed", "PRN", "p.r.n."):
+    for needed in ("as needed", "As Needed", "PRN", "p.r.n."):
         assert "as_needed_lost" not in codes(f"Metformin 500 mg {word} {needed}.", drug(line))
     assert "as_needed_lost" in codes(f"Metformin 500 mg {word} needed.", drug(line))
     assert "as_needed_lost" not in codes(f"Metformin 500 mg {word}.", drug("active; daily"))
@@ -160,7 +173,9 @@ def test_how_often_a_drug_is_taken_is_told_with_how_much(word: str) -> None:
     assert "dosage_not_whole" not in codes(f"Metformin 500 mg {word}.", flag)
 
 
-@pytest.mark.parametrize("piece", "tablet tablets capsule pill puff patch suppository drop dose drops".split())
+@pytest.mark.parametrize(
+    "piece", "tablet tablets capsule pill puff patch suppository drop dose drops".split()
+)
 def test_one_piece_may_go_unsaid(piece: str) -> None:
     one = drug(f"active; 1 {piece} daily", dosage=f"1 {piece} daily")
     assert "dosage_not_whole" not in codes("Metformin 500 mg daily.", one)

@@ -10,7 +10,17 @@ from fixtures.facts import APPENDECTOMY, COLONOSCOPY, GOUT, LISINOPRIL, PRESSURE
 from service.grounding.check import Judge
 from service.grounding.status import STATUS_WORDS
 from service.grounding.summary import Verdict
-from service.grounding.wording import lexicon, neutral_words, plain_name, said_plainly
+from service.grounding.wording import (
+    by_recorded_names,
+    in_recorded_units,
+    lexicon,
+    neutral_words,
+    plain_name,
+    read_lexicon,
+    recorded_forms,
+    said_plainly,
+    without_asides,
+)
 from service.grounding.words import NEGATIONS
 from service.record.facts import Fact, Kind, Status
 
@@ -189,3 +199,139 @@ def test_a_salt_that_makes_another_drug_is_never_left_out() -> None:
         "Sodium bicarbonate 650 MG Oral Tablet: active order", Kind.MEDICATION, status=Status.ACTIVE
     )
     assert verdict("Bicarbonate 650 mg is active.", bicarbonate) is not Verdict.SUPPORTED
+
+
+TAGS = (
+    "disorder", "finding", "situation", "procedure", "regime/therapy", "physical object", "record "
+    "artifact", "event",
+    "substance", "product", "morphologic abnormality", "body structure",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "aside",
+    [f"({tag})" for tag in (*TAGS, "adult", "hemogram", "organism", "CBC", "FEV-1", "T3", "ABCDEFGH")]
+    + ["[Mass/volume]", "[]"],
+)
+def test_what_stands_in_brackets_after_a_name_may_go_unsaid(aside: str) -> None:
+    assert without_asides(f"Gout {aside} of  hip") == "Gout of hip"
+    assert plain_name(f"Gout {aside}") == "gout"
+    assert recorded_forms(f"Gout {aside}") == {f"Gout {aside}", "Gout", "gout"}
+
+
+@pytest.mark.parametrize(
+    "told", ["(ruled out)", "(left)", "(a)", "(A)", "(ABCDEFGHI)", "(disorder of hip)", "(Adult)"]
+)
+def test_what_else_stands_in_brackets_is_said(told: str) -> None:
+    assert without_asides(f"Gout {told}") == f"Gout {told}"
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_a_semantic_tag_says_nothing_in_a_sentence(tag: str) -> None:
+    assert said_plainly(f"Gout ({tag}) seen", [], ()) == "Gout seen"
+    assert said_plainly(f"Gout ({tag.title()}) seen", [], ()) == f"Gout ({tag.title()}) seen"
+    assert said_plainly(f"Gout({tag}) seen", [], ()) == f"Gout({tag}) seen"
+
+
+def test_a_name_has_no_empty_form_and_ends_with_no_dash() -> None:
+    assert recorded_forms("[x]") == {"[x]"}
+    assert recorded_forms("Pain - [x]") == {"Pain - [x]", "Pain -", "pain"}
+    assert recorded_forms("gout") == {"gout"}
+
+
+@pytest.mark.parametrize("side", ["left", "right", "Left", "RIGHT"])
+@pytest.mark.parametrize("joint", ["-", " "])
+def test_a_side_is_a_side(side: str, joint: str) -> None:
+    assert said_plainly(f"A {side}{joint}sided stroke", [], ()) == f"A {side} stroke"
+    assert said_plainly(f"A {side}{joint}sided stroke", [], (), (), ["right-sided stroke"]) == (
+        f"A {side}{joint}sided stroke"
+    )
+    assert said_plainly(f"A {side}{joint}sideds stroke", [], ()) == f"A {side}{joint}sideds stroke"
+
+
+LEXICON: dict[str, Any] = {
+    "neutral": [
+        {"kinds": ["*"], "words": "Some tests"},
+        {"kinds": ["result", "vital"], "words": "alone here", "alone": True},
+    ],
+    "said": [{"kinds": ["problem"], "say": ["is over", "is over and done"], "word": "resolved"}],
+    "frame": [{"kinds": ["*"], "say": [" as told "]}],
+    "often": [{"forms": ["daily", "every day"]}],
+    "unit": [{"recorded": "mm[Hg]", "say": ["mmHg", "mm Hg"]}],
+    "tail": [{"say": [" in Blood", " in Blood by Test"]}, {"say": [" by Count"]}],
+    "form": [{"say": ["tablet", "pill"]}],
+    "salt": [{"say": ["sodium"]}],
+    "same": [{"forms": ["leukocytes", "wbc", "white cells"]}],
+    "drug": [{"forms": ["simvastatin", "zocor"]}],
+}
+
+
+def test_a_lexicon_is_read_as_it_is_written() -> None:
+    read = read_lexicon(LEXICON)
+    first, second = read.neutral
+    assert (first.kinds, first.words, first.alone) == (frozenset(Kind), {"some", "test"}, False)
+    assert (second.kinds, second.words, second.alone) == ({Kind.RESULT, Kind.VITAL}, {"alone", "here"}, True)
+    assert [wording.read for wording in read.wordings] == [" resolved ", "  ", " resolved "]
+    assert [wording.kinds for wording in read.wordings] == [{Kind.PROBLEM}, frozenset(Kind), {Kind.PROBLEM}]
+    assert read.often == (("daily", "every day"),)
+    ((recorded, pattern),) = read.units
+    assert recorded == "mm[Hg]"
+    assert [bool(pattern.search(text)) for text in ("5 mmHg", "5mm hg", "5 mmHgs", "x mmHg")] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    assert read.tails.sub("", "Glucose IN BLOOD BY TEST by count") == "Glucose"
+    assert (read.forms, read.salts) == ({"tablet", "pill"}, {"sodium"})
+    assert read.same == {"leukocytes": ("white cells", "wbc")}
+    assert read.drugs == (("simvastatin", "zocor"),)
+
+
+@pytest.mark.parametrize("key", sorted(LEXICON))
+def test_a_lexicon_without_one_of_its_parts_is_none(key: str) -> None:
+    with pytest.raises(KeyError):
+        read_lexicon({name: part for name, part in LEXICON.items() if name != key})
+
+
+def test_a_lexicon_of_an_unknown_kind_is_none() -> None:
+    with pytest.raises(ValueError, match="nonsense"):
+        read_lexicon(LEXICON | {"neutral": [{"kinds": ["nonsense"], "words": "x"}]})
+
+
+def test_no_word_is_neutral_where_nothing_is_cited() -> None:
+    assert neutral_words(frozenset(), True) == frozenset()
+    assert "assay" in neutral_words(frozenset({Kind.RESULT}), False)
+    assert "assay" not in neutral_words(frozenset({Kind.RESULT, Kind.PROBLEM}), True)
+    assert "listed" in neutral_words(frozenset({Kind.RESULT, Kind.PROBLEM}), False)
+
+
+def test_a_unit_is_written_as_recorded_after_a_number_alone() -> None:
+    assert in_recorded_units("5mmHg and 6 mm Hg", ["mm[hg]"]) == "5 mm[Hg] and 6 mm[Hg]"
+    assert in_recorded_units("mmHg 5 mmHg", []) == "mmHg 5 mmHg"
+    assert in_recorded_units("the mmHg", ["mm[hg]"]) == "the mmHg"
+
+
+def test_another_name_of_the_same_is_read_as_the_recorded_one() -> None:
+    name = "Leukocytes [#/volume] in Blood by Automated count"
+    results = frozenset({Kind.RESULT})
+    assert by_recorded_names("WBC was 6", results, [name]) == "leukocytes was 6"
+    assert by_recorded_names("White blood cell count was 6", results, [name]) == "leukocytes was 6"
+    assert by_recorded_names("Leukocytes (WBC) was 6", results, [name]) == "Leukocytes (WBC) was 6"
+    assert by_recorded_names("WBC-x was 6", results, [name]) == "WBC-x was 6"
+    assert by_recorded_names("WBC was 6", results, ["Sodium"]) == "WBC was 6"
+    assert (
+        by_recorded_names("Zocor 20 mg", frozenset({Kind.MEDICATION}), ["simvastatin 20 MG"])
+        == "simvastatin 20 mg"
+    )
+    assert by_recorded_names("Zocor 20 mg", frozenset({Kind.PROBLEM}), ["simvastatin 20 MG"]) == "Zocor 20 mg"
+    both = by_recorded_names("Zocor, simvastatin", frozenset({Kind.MEDICATION}), ["simvastatin 20 MG"])
+    assert both == "Zocor, simvastatin"
+
+
+def test_a_wording_that_the_record_uses_itself_stays() -> None:
+    assert said_plainly("Gout has resolved", [Kind.PROBLEM], ()).split() == ["Gout", "resolved"]
+    assert said_plainly("Gout has resolved", [Kind.PROBLEM], (), (), ["x", "Gout has resolved"]) == (
+        "Gout has resolved"
+    )
+    daily = said_plainly("Taken BID", [Kind.MEDICATION], (), (), ["x", "x 2 times per day"])
+    assert "2 times per day" in daily
+    assert "2 times per day" not in said_plainly("Taken BID", [Kind.PROBLEM], (), (), ["x 2 times per day"])
+    assert "BID" not in said_plainly("Taken BID", [Kind.MEDICATION], ())

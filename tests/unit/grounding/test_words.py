@@ -68,7 +68,8 @@ def test_every_month_has_its_name(number: int, form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["2011-13-45", "2011-00-10", "2011-12-32", "2011-12-00", "32-Nov-2020", "Nov 0, 2020", "1720-11-25"]
+    "text",
+    ["2011-13-45", "2011-00-10", "2011-12-32", "2011-12-00", "32-Nov-2020", "Nov 0, 2020", "1720-11-25"],
 )
 def test_what_no_calendar_holds_is_no_whole_date(text: str) -> None:
     assert all(date.day is None and date.month is None for date in take_apart(text).dates)
@@ -215,7 +216,9 @@ def test_time_told_from_today_is_refused(told: str) -> None:
     assert "relative_date" in reasons
 
 
-@pytest.mark.parametrize("told", ["most recently", "daybreak 3", "lasting days", "weekday", "last value", "agog"])
+@pytest.mark.parametrize(
+    "told", ["most recently", "daybreak 3", "lasting days", "weekday", "last value", "agog"]
+)
 def test_time_told_from_nothing_is_not_relative(told: str) -> None:
     assert RELATIVE_DATE.search(told) is None
 
