@@ -25,7 +25,11 @@ from dbos import (
     WorkflowHandleAsync,
     WorkflowStatus,
 )
-from dbos._error import DBOSAwaitedWorkflowCancelledError, DBOSException
+from dbos._error import (
+    DBOSAwaitedWorkflowCancelledError,
+    DBOSException,
+    DBOSWorkflowCancelledError,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import StoreError
@@ -331,6 +335,14 @@ def _quieten() -> None:
     logger.propagate = True
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
+    if _is_news not in logger.filters:
+        logger.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out that a workflow was cancelled: DBOS tells it as an error, with a page of traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, DBOSAwaitedWorkflowCancelledError | DBOSWorkflowCancelledError)
 
 
 @contextmanager

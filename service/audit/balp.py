@@ -113,7 +113,7 @@ def build_event(entry: AuditEntry, handle: str, scene: Scene, collector: str) ->
             _handle_entity(handle),
         ],
     }
-    if pattern.profile and patient and data and entry.server:
+    if pattern.profile and is_success and patient and data and entry.server:
         event["meta"] = {"profile": [f"{_BALP}.{pattern.profile}"]}
     return _checked({name: value for name, value in event.items() if value not in ("", [])})
 

@@ -80,7 +80,7 @@ class SqlOutbox:
         )
         with self._database.writing() as session:
             rows = {row.entry: row for row in session.exec(wanted)}
-            tried = {number for number, row in rows.items() if row.state == SENDING}
+            tried = {number for number, row in rows.items() if row.state == SENT}
             for number in numbers:
                 if number in rows:
                     rows[number].state, rows[number].at = state, at

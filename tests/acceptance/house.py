@@ -96,8 +96,10 @@ class House:
         """Record one more problem."""
         self.put(
             {
-                "resourceType": "Condition", "id": f"{self.patient(number)}-{name}",
-                "subject": {"reference": f"Patient/{self.patient(number)}"}, "code": {"text": text},
+                "resourceType": "Condition",
+                "id": f"{self.patient(number)}-{name}",
+                "subject": {"reference": f"Patient/{self.patient(number)}"},
+                "code": {"text": text},
             }  # fmt: skip
         )
 

@@ -31,13 +31,22 @@ from tests.conftest import CANARY
 from tests.unit.in_memory_admissions import InMemoryAdmissions
 from tests.unit.in_memory_vault import InMemoryVault
 from tests.unit.test_staleness import Chart, allergy, observation
-from tests.unit.test_summarize import Bench
+from tests.unit.test_summarize import Bench, Filed
 
 STAY = {
     "resourceType": "Encounter", "id": "9", "status": "in-progress", "class": {"code": "IMP"},
     "subject": {"reference": "Patient/1"}, "period": {"start": "2026-11-20T08:00:00Z"},
 }  # fmt: skip
 KIND = "history"
+
+
+class Shelf(Chart):
+    """An EHR that gives each document a number of its own."""
+
+    async def file(self, bundle: dict[str, Any]) -> Filed:
+        filed = await super().file(bundle)
+        document = f"DocumentReference/{len(self.written)}/_history/1"
+        return replace(filed, document=document)
 
 
 @dataclass
@@ -58,7 +67,7 @@ class Fence(Everyone):
 class Round:
     """Visits over one chart in one stay."""
 
-    chart: Chart = field(default_factory=Chart)
+    chart: Chart = field(default_factory=Shelf)
     fence: Fence = field(default_factory=Fence)
     keeps: bool = False
     vault: InMemoryVault = field(default_factory=InMemoryVault)

@@ -116,7 +116,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def hear(party: Party, key: str, patient: str = "Patient/1") -> None:
     event = Admitted(
-        patient=Subject(patient), visit=Visit("Encounter/9"), source=Source.HL7, key=key, encounter_class="IMP"
+        patient=Subject(patient),
+        visit=Visit("Encounter/9"),
+        source=Source.HL7,
+        key=key,
+        encounter_class="IMP",
     )
     party.bench.store.hear(dump_events([event]))
 

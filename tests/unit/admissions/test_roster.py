@@ -241,9 +241,7 @@ async def test_a_message_that_names_the_retired_record_by_its_number_withdraws_i
         if linked
         else Resolved("Patient/1", reason=Unresolved.NO_STAY)
     )
-    await bench.hear(
-        Merged(patient=Subject("Patient/2"), visit=Visit(), source=Source.HL7, retired=retired)
-    )
+    await bench.hear(Merged(patient=Subject("Patient/2"), visit=Visit(), source=Source.HL7, retired=retired))
     assert bench.only().reason == "merged"
     assert bench.ehr.asked == ["DocumentReference/7", "DocumentReference/7"]
 
