@@ -518,6 +518,44 @@ class Vault(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeptSession:
+    """Who is signed in by one session, since when, and when that was last made use of."""
+
+    actor: str
+    """`user:local`, `user:<hash>`: never a name."""
+    roles: tuple[str, ...]
+    issuer: str
+    """Who vouched for them; empty: nobody, this machine alone."""
+    began_at: datetime
+    used_at: datetime
+    fhir_user: str = field(default="", repr=False)
+
+
+class SessionStore(Protocol):
+    """Sessions by their id, which is a secret: only its keyed hash is stored. Every method raises StoreError."""
+
+    def put_session(self, session_id: str, session: KeptSession) -> None:
+        """Keep a new session."""
+        ...
+
+    def get_session(self, session_id: str) -> KeptSession | None:
+        """Return a session, or None."""
+        ...
+
+    def use_session(self, session_id: str, at: datetime) -> None:
+        """Note that it is in use; where it has ended, nothing happens."""
+        ...
+
+    def end_session(self, session_id: str) -> None:
+        """Delete it; where there is none, nothing happens."""
+        ...
+
+    def forget_sessions(self, began_before: datetime, used_before: datetime) -> int:
+        """Delete those that began, or were last used, before then; return how many."""
+        ...
+
+
 class Action(StrEnum):
     """What an audit entry records."""
 
@@ -528,6 +566,9 @@ class Action(StrEnum):
     ATTEST = "attest"
     WITHDRAW = "withdraw"
     STOP = "stop"
+    LOGIN = "login"
+    LOGOUT = "logout"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -575,8 +616,10 @@ class Outbox(Protocol):
         """Return the right to send to a collector until it is closed, or None where another has it."""
         ...
 
-    def due(self, collector: str, server: str | None = None, limit: int | None = None) -> Sequence[int]:
-        """Return the numbers of what is due, oldest first; what the collector refused before comes last."""
+    def due(
+        self, collector: str, server: str | None = None, limit: int | None = None, after: int = 0
+    ) -> Sequence[int]:
+        """Return the numbers `after` one of what is due, oldest first; what was refused before comes last."""
         ...
 
     def count(self, collector: str, server: str | None = None) -> int:

@@ -135,6 +135,10 @@ class Settings(BaseSettings):
     """`system|code` of the Flags that say no; none: Flags are not asked for."""
     opt_out_consents: tuple[str, ...] = ()
     """`system|code` by which Consents name summaries by a machine."""
+    allowed_labels: tuple[str, ...] = ()
+    """`system|code` of security labels that this site declared harmless: a stay may bear them."""
+    subgroup_codes: Path | None = None
+    """TOML file with a site's own codes and words for obstetrics and psychiatry, added to ours."""
     subgroups: tuple[Literal["minors", "obstetrics", "psychiatry"], ...] = ()
     """Patients outside of the intended use that this site switched on after an evaluation."""
 
@@ -149,6 +153,13 @@ class Settings(BaseSettings):
     def _known_collector(cls, value: str) -> str:
         if value not in ("off", "ehr") and not value.startswith(("https://", "http://")):
             raise ValueError("off, ehr, or the base URL of a FHIR server")
+        return value
+
+    @field_validator("opt_out_flags", "opt_out_consents", "allowed_labels")
+    @classmethod
+    def _codes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(text.strip().rpartition("|")[2] for text in value):
+            raise ValueError("each is written as system|code")
         return value
 
     @field_validator("time_zone")

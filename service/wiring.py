@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -40,10 +41,10 @@ from service.api.hooks import Hooks
 from service.api.ward import Timed
 from service.api.ward import Ward as ApiWard
 from service.audit.balp import Scene
-from service.audit.send import Courier, Sender
+from service.audit.send import Courier, Sender, send_regularly
 from service.context.templates import open_library
 from service.durable import Durable, Queue, Waits, open_queue
-from service.eligibility import EligibilityRules, Subgroup
+from service.eligibility import EligibilityRules, Subgroup, load_marks
 from service.engine.counted import CountedEngine
 from service.engine.local import LocalEngine
 from service.engine.openai import OpenAIEngine
@@ -325,7 +326,10 @@ async def open_rounds(
         desk = Desk(ehr, store, store, plugged.audit, utc_now, manner, plugged.tell_collector)
         screen = EligibilityScreen(
             client=client, store=admissions, documents=store, clock=utc_now, zone=_zone(settings),
-            rules=EligibilityRules(frozenset(map(Subgroup, settings.subgroups))),
+            rules=EligibilityRules(
+                frozenset(map(Subgroup, settings.subgroups)), load_marks(settings.subgroup_codes),
+                parse_codes(settings.allowed_labels),
+            ),
             wishes=PreferenceRules(
                 parse_codes(settings.opt_out_flags), parse_codes(settings.opt_out_consents)
             ),
@@ -506,14 +510,19 @@ async def audit_sender(
 async def telling_collector(
     settings: Settings, client: FhirClient, audit: SqlAuditLog
 ) -> AsyncIterator[Courier | None]:
-    """Send what is due when the block ends, well or badly, and whenever it asks for that."""
+    """Send what is due every minute, when the block ends, well or badly, and whenever it asks for that."""
     async with audit_sender(settings, client, audit) as sender:
-        courier = Courier(sender) if sender is not None else None
+        if sender is None:
+            yield None
+            return
+        courier = Courier(sender)
+        regularly = asyncio.create_task(send_regularly(courier))
         try:
             yield courier
         finally:
-            if courier is not None:
-                await courier(last=True)
+            regularly.cancel()
+            await asyncio.wait((regularly,))
+            await courier(last=True)
 
 
 async def tell_collector(settings: Settings) -> None:

@@ -66,6 +66,9 @@ class EligibilityScreen:
         """
         async with self._one:
             known = await self._renew()
+        for why, count in known.preferences.odd.items():
+            if count:
+                _log.warning("Of what patients want: %s %d", why, count)
         return frozenset(one for one, stay in known.encounters.items() if stay.get("status") in IN_CARE)
 
     async def before(self, admission: Admission) -> str:

@@ -26,6 +26,9 @@ MOST_REFUSED = 5
 """In a row: a collector that takes none of them is wrong as a whole, and asking on helps nobody."""
 
 
+EVERY_S = 60.0
+
+
 class Collector(Protocol):
     """Who keeps AuditEvents."""
 
@@ -63,18 +66,28 @@ class Sender:
     server: str | None = None
     """Only entries of this FHIR server: set where the collector is the EHR itself."""
 
-    async def send(self, limit: int | None = None) -> Sent:
-        """Send what is due, oldest first, at most `limit` entries. Raises StoreError, and nothing else.
+    async def send(self) -> Sent:
+        """Send all that is due, oldest first. Raises StoreError, and nothing else.
 
         Where another process sends to this collector just now, nothing is sent here.
+        """
+        done, _ = await self.send_some()
+        due = await asyncio.to_thread(self.outbox.count, self.collector.base_url, self.server)
+        return done._replace(due=due)
+
+    async def send_some(self, limit: int | None = None, after: int = 0) -> tuple[Sent, int]:
+        """Send what is due, at most `limit` entries `after` a number, and return the highest of them too.
+
+        What is still due is not counted. Raises StoreError, and nothing else.
         """
         name = self.collector.base_url
         sent = failed = 0
         error: ConnectorError | None = None
+        numbers: Sequence[int] = ()
         held = await asyncio.to_thread(self.outbox.hold, name)
         if held is not None:
             try:
-                numbers = await asyncio.to_thread(self.outbox.due, name, self.server, limit)
+                numbers = await asyncio.to_thread(self.outbox.due, name, self.server, limit, after)
                 for start in range(0, len(numbers), BATCH):
                     done = await self._batch(numbers[start : start + BATCH])
                     sent, failed, error = sent + done.sent, failed + done.failed, done.error
@@ -82,7 +95,7 @@ class Sender:
                         break
             finally:
                 held.close()
-        return Sent(sent, await asyncio.to_thread(self.outbox.count, name, self.server), failed, error)
+        return Sent(sent, 0, failed, error), max(numbers, default=after)
 
     async def _batch(self, numbers: Sequence[int]) -> Sent:
         name = self.collector.base_url
@@ -117,10 +130,18 @@ class Sender:
         await self.collector.append(event, due.handle, may_be_there=due.was_tried)
 
 
+async def send_regularly(courier: Courier, every_s: float = EVERY_S) -> None:
+    """Send what is due again and again, until cancelled: for whoever holds a collector open for long."""
+    while True:
+        await asyncio.sleep(every_s)
+        await courier(last=True)
+
+
 class Courier:
     """Sends in passing, at the end of what was recorded: it never raises, and never delays for long.
 
-    After a failure it lets the collector be until it is asked for a last time.
+    After a failure it lets the collector be until it is asked for a last time. Between the first time and the
+    last it looks at what is new alone: what others recorded meanwhile under lower numbers goes with the last.
     """
 
     def __init__(self, sender: Sender, *, limit: int = 200, timeout_s: float = 15.0) -> None:
@@ -128,6 +149,7 @@ class Courier:
         self._limit = limit
         self._timeout_s = timeout_s
         self._failed = False
+        self._seen = 0
 
     async def __call__(self, *, last: bool = False) -> None:
         """Send what is due, as far as that goes; the rest stays due for the next time."""
@@ -135,11 +157,12 @@ class Courier:
             return
         try:
             async with asyncio.timeout(self._timeout_s):
-                done = await self._sender.send(self._limit)
+                done, self._seen = await self._sender.send_some(self._limit, 0 if last else self._seen)
         except (EpicrisisError, TimeoutError) as error:
             code = error.code if isinstance(error, EpicrisisError) else "timeout"
         else:
             if done.error is None:
+                self._failed = False
                 return
             code = done.error.code
         self._failed = True

@@ -32,13 +32,19 @@ class SqlOutbox:
         """Return the right to send to a collector, or None where another has it. Raises StoreError."""
         return self._database.hold(f"audit events to {collector}")
 
-    def due(self, collector: str, server: str | None = None, limit: int | None = None) -> Sequence[int]:
-        """Return the numbers of what is due, oldest first, what was refused last. Raises StoreError."""
+    def due(
+        self, collector: str, server: str | None = None, limit: int | None = None, after: int = 0
+    ) -> Sequence[int]:
+        """Return the numbers `after` one of what is due, oldest first, what was refused last.
+
+        From the beginning it takes the longer the longer the log is (100,000 entries: 0.4 s). Raises
+        StoreError.
+        """
         was_refused = case((col(AuditSentTable.state) == REFUSED, 1), else_=0)
         wanted = (
             select(AuditTable.id)
             .outerjoin(AuditSentTable, self._of(collector))
-            .where(*self._due(server))
+            .where(col(AuditTable.id) > after, *self._due(server))
             .order_by(was_refused, col(AuditTable.id))
             .limit(limit)
         )
@@ -80,7 +86,7 @@ class SqlOutbox:
         )
         with self._database.writing() as session:
             rows = {row.entry: row for row in session.exec(wanted)}
-            tried = {number for number, row in rows.items() if row.state == SENT}
+            tried = {number for number, row in rows.items() if row.state == SENDING}
             for number in numbers:
                 if number in rows:
                     rows[number].state, rows[number].at = state, at

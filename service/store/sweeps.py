@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import delete, update
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, func, select
 
 from service.errors import StoreError
@@ -240,8 +241,9 @@ class SqlAdmissions:
 
 def _is_last_tick() -> Any:
     """The newest tick of each schedule stays: missed ones are counted from it."""
-    newest = select(func.max(TickTable.started_at)).group_by(col(TickTable.schedule))
-    return col(TickTable.started_at).in_(newest)
+    other = aliased(TickTable)
+    newest = select(func.max(other.started_at)).where(col(other.schedule) == col(TickTable.schedule))
+    return col(TickTable.started_at) == newest.correlate(TickTable).scalar_subquery()
 
 
 def _one(session: Session, condition: Any, *, lock: bool = False) -> Admission | None:

@@ -100,7 +100,7 @@ class House:
                 "id": f"{self.patient(number)}-{name}",
                 "subject": {"reference": f"Patient/{self.patient(number)}"},
                 "code": {"text": text},
-            }  # fmt: skip
+            }
         )
 
     def documents(self, number: int) -> list[tuple[str, str]]:

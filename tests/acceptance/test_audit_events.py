@@ -23,6 +23,7 @@ from service.store.outbox import SqlOutbox
 from tests.acceptance.conftest import Ended, Run
 from tests.acceptance.filing import ACTOR, Hands, hands_on
 from tests.conftest import CANARY
+from tests.integration.connectors.fault_server import FaultServer, Reply
 from tests.integration.writeback.test_validators import Validate, validate
 
 __all__ = ["validate"]
@@ -124,6 +125,30 @@ def test_while_the_collector_is_down_nothing_fails_and_nothing_is_lost_and_nothi
         assert counts(epicrisis("audit", "send", "--json", **on)) == (6, 0, 0)
         assert len(events(collector, "date=gt2000-01-01")) == 6
     assert events(sekmet.base_url, f"patient=Patient/{chart}") == []
+
+
+def test_a_collector_gets_its_own_token_and_never_the_ehrs(
+    epicrisis: Run, sekmet: SekmetServer, chart: str, faults: FaultServer
+) -> None:
+    faults.on("POST", "/fhir/AuditEvent", Reply(201))
+    on = {
+        "EPICRISIS_AUDIT_EVENTS": faults.base_url,
+        "EPICRISIS_AUDIT_TOKEN": "collector-secret",
+        "EPICRISIS_FHIR_AUTH": "bearer",
+        "EPICRISIS_FHIR_TOKEN": "ehr-secret",
+    }
+    done = epicrisis("summarize", chart, "--fhir-url", sekmet.base_url, "--json", **on)
+    assert done.code == 0, done.stderr
+    asked = faults.asked("POST", "/fhir/AuditEvent")
+    assert len(asked) == 4
+    assert {request.headers["authorization"] for request in asked} == {"Bearer collector-secret"}
+    assert "secret" not in done.stdout + done.stderr
+
+
+def test_a_collector_that_is_no_address_is_refused_by_name(epicrisis: Run) -> None:
+    refused = epicrisis("audit", "send", "--json", EPICRISIS_AUDIT_EVENTS="the audit server")
+    assert refused.code != 0
+    assert "EPICRISIS_AUDIT_EVENTS" in refused.json["error"]["message"]
 
 
 def _forget_the_answers(database: Path) -> None:

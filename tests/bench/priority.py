@@ -62,7 +62,7 @@ class Setting:
 
 
 SCRIPTED = Setting("scripted, 8,000 tokens/s read and 60 written", 6_000, (None, 4, 8, 16), 40.0, 5)
-REAL = Setting("real vLLM, small model", 2_000, (None, 4, 8, 16), 40.0, 5)
+REAL = Setting("real vLLM, small model", 600, (None, 4, 8, 16), 20.0, 3)
 PACE = ("--prefill-tokens-per-s", "8000", "--decode-tokens-per-s", "60", "--seats", "64", "--seed", "7")
 """About what one data centre card does with a model of 27 billion parameters."""
 

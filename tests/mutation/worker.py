@@ -7,6 +7,7 @@ of one mutant can be taken for another's.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -27,7 +28,7 @@ import hypothesis
 import pytest
 
 LOADED = (
-    "fhir.resources.R4B.bundle", "fastapi", "httpx", "jinja2", "lxml.html", "msgspec", "rich.progress",
+    "_hypothesis_pytestplugin", "anyio.pytest_plugin", "faker.contrib.pytest.plugin", "fhir.resources.R4B.bundle", "fastapi", "httpx", "jinja2", "lxml.html", "msgspec", "rich.progress",
     "sqlmodel", "typer", "uvicorn", "service.context.choose", "service.engine.local",
     "service.record.required",
 )  # fmt: skip
@@ -151,6 +152,8 @@ def main(timeout_s: int, files: Sequence[str]) -> None:
     """Serve orders until stdin ends: `{}` runs the tests on the code as it is."""
     for name in LOADED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # what is loaded is no garbage of any run
     for line in sys.stdin:
         order = json.loads(line)
         answer = judge(order, files, timeout_s)

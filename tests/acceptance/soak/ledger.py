@@ -71,6 +71,18 @@ def take(stage: Stage, wards: Wards) -> Ledger:
     return ledger
 
 
+def whole_drafts(stage: Stage, wards: Wards) -> list[tuple[int, str]]:
+    """Return (number of the stay, reference) of the drafts that tell the last state of a chart."""
+    number_of = {wards.stays[number].patient: number for number in wards.present}
+    return [
+        (number, f"DocumentReference/{one['id']}")
+        for one in stage.everything("DocumentReference")
+        if (one["status"], one.get("docStatus")) == ("current", "preliminary")
+        and (number := number_of.get(one["subject"]["reference"])) is not None
+        and all(name in _text(one) for name in wards.told.get(number, []))
+    ]
+
+
 def _check(
     ledger: Ledger, number: int, drafts: Sequence[Resource], told: Sequence[str], proofs: Counter[str]
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from fixtures.inpatients import fill, tiny_charts
 from fixtures.postgres import PostgresServer
-from tests.acceptance.soak.ledger import Ledger, take
+from tests.acceptance.soak.ledger import Ledger, take, whole_drafts
 from tests.acceptance.soak.moments import Queue, plan
 from tests.acceptance.soak.stage import Stage
 from tests.acceptance.soak.wards import Wards
@@ -109,22 +109,14 @@ def attest_one(stage: Stage, wards: Wards, dice: random.Random) -> None:
     said: list[str] = []
     until = time.monotonic() + PATIENCE_S
     with wards.paused():
-        of = {wards.stays[number].patient: number for number in wards.present}
         while time.monotonic() < until:
-            documents = stage.everything("DocumentReference")
-            drafts = [
-                one
-                for one in documents
-                if (one["status"], one.get("docStatus")) == ("current", "preliminary")
-                and one["subject"]["reference"] in of
-            ]
+            drafts = whole_drafts(stage, wards)
             if drafts:
-                one = dice.choice(drafts)
-                reference = f"DocumentReference/{one['id']}"
-                done = stage.command("attest", reference, "--by", "Practitioner/soak", "--json")
+                number, document = dice.choice(drafts)
+                done = stage.command("attest", document, "--by", "Practitioner/soak", "--json")
                 said.append(done.stderr[-300:])
                 if done.returncode == 0:
-                    wards.keep(of[one["subject"]["reference"]])
+                    wards.keep(number)
                     return
             time.sleep(0.5)
     pytest.fail(f"no draft could be attested: {said}")

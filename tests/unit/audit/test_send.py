@@ -11,7 +11,7 @@ import pytest
 from connectors.errors import ConnectorError, NothingListens, RequestRejected, Unauthorized
 from connectors.fhir.audit import has_handle
 from service.audit.balp import Scene
-from service.audit.send import BATCH, MOST_REFUSED, Courier, Sender
+from service.audit.send import BATCH, MOST_REFUSED, Courier, Sender, send_regularly
 from service.ports import Action, AuditEntry
 from service.store.database import open_cipher
 from service.store.outbox import SqlOutbox
@@ -204,10 +204,55 @@ async def test_in_passing_a_store_that_fails_and_a_collector_that_hangs_fail_not
 async def test_an_entry_that_makes_no_event_holds_up_no_other(
     log: SqlAuditLog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log.append(AuditEntry(Action.READ, "system:t", "Patient/77", CREATED, server=SERVER, counts={" ": 1}))
+    log.append(AuditEntry(Action.READ, "system:t", "Patient/77", CREATED, server=SERVER, counts={"": 1}))
     fill(log, 2)
     collector = CollectorDouble()
     done = await sender_of(log, collector).send()
     assert (done.sent, done.due, done.failed, done.error) == (2, 1, 1, None)
     assert "makes no valid AuditEvent" in caplog.text
     assert "77" not in caplog.text
+
+
+async def test_in_passing_what_is_new_goes_at_once_and_what_came_late_with_the_last(
+    log: SqlAuditLog,
+) -> None:
+    fill(log, 2)
+    collector = CollectorDouble()
+    courier = Courier(sender_of(log, collector))
+    await courier()
+    fill(log, 1)
+    await courier()
+    assert len(collector.events) == 3
+    outbox = SqlOutbox(log.database)
+    (first, *_) = outbox.due("http://127.0.0.1:9/fhir")
+    outbox.settle(SERVER, (), (first,), CREATED)  # as an entry that becomes visible under a lower number
+    collector.events.clear()
+    await courier()
+    assert collector.events == []
+    await courier(last=True)
+    assert targets(collector) == ["DocumentReference/0/_history/2"]
+
+
+async def test_whoever_stays_open_sends_again_once_the_collector_is_back(log: SqlAuditLog) -> None:
+    import asyncio
+
+    fill(log, 2)
+    collector = CollectorDouble()
+    tried = asyncio.Event()
+
+    def down(when: str, event: dict[str, Any]) -> BaseException | None:
+        tried.set()
+        return NothingListens("Down.")
+
+    collector.fail = down
+    courier = Courier(sender_of(log, collector))
+    task = asyncio.create_task(send_regularly(courier, every_s=0.01))
+    await asyncio.wait_for(tried.wait(), 10)
+    collector.fail = lambda when, event: None
+    while len(collector.events) < 2:  # noqa: ASYNC110 - the double sets no event
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait((task,))
+    fill(log, 1)
+    await courier()  # in passing again, too
+    assert len(collector.events) == 3

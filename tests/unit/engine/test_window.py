@@ -167,6 +167,17 @@ async def test_while_somebody_waits_the_youngest_are_given_up_and_none_is_begun(
     assert scene.window().given_up == 2
 
 
+async def test_a_night_that_begins_while_somebody_waits_asks_before_it_takes_its_places(scene: Scene) -> None:
+    scene.engine.answer("a")
+    scene.night.ask("a")
+    await scene.night.tasks["a"]
+    await settle()
+    async with scene.urgency.hold(SIDEBAR):
+        scene.night.ask(*"bcd")
+        await settle()
+        assert scene.engine.begun == ["a", "b"]
+
+
 async def test_what_was_given_up_is_begun_again_before_what_has_not_begun(scene: Scene) -> None:
     scene.night.ask(*"abcde")
     await until(lambda: len(scene.engine.at_work) == 3)
