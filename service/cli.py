@@ -7,6 +7,7 @@ import errno
 import sys
 import zlib
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +45,7 @@ from service.engine.weights import DEMONSTRATION_MODEL
 from service.errors import EpicrisisError, FilingError, RecordError, SettingsError
 from service.filing.stopped import is_stopped
 from service.grounding.claims import CitedClaim, judge_claims
+from service.identity.onetime import OneTimeToken
 from service.ports import Action, AuditEntry, RunId, RunState, StoredRun
 from service.record.assemble import assemble_record, resources_of
 from service.record.facts import PatientRecord
@@ -61,6 +63,7 @@ from service.wiring import (
     open_summarizer,
     policy,
     software_version,
+    tls_files,
     utc_now,
 )
 from service.writeback.page import compose_page
@@ -152,7 +155,8 @@ def demo(
 def serve(
     context: typer.Context,
     host: Annotated[
-        str, typer.Option(help="Address to listen on: loopback, until sign-in exists.")
+        str,
+        typer.Option(help="Address to listen on; beyond loopback only with TLS and an identity provider."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8080,
 ) -> None:
@@ -335,23 +339,53 @@ async def _summarize(
 
 
 def _serve(settings: Settings, host: str, port: int) -> None:
-    check_bind(host)
-    config = uvicorn.Config(build_app(settings), host=host, port=port, log_level="warning", access_log=False)
-    server = _AnnouncingServer(config)
+    tls = tls_files(settings)
+    check_bind(host, has_tls=tls is not None, has_provider=bool(settings.oidc_issuer))
+    announcement = _Announcement("https" if tls else "http", None if settings.oidc_issuer else OneTimeToken())
+    app = build_app(settings, announcement.one_time, announcement.tell_next)
+    cert, key = tls or (None, None)
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", access_log=False, ssl_certfile=cert, ssl_keyfile=key
+    )
+    server = _AnnouncingServer(config, announcement)
     with suppress(KeyboardInterrupt):  # uvicorn repeats the Ctrl-C that ended it
         server.run()
     if not server.started:
         raise SettingsError(f"Port {port} cannot be listened on.", "Choose another one with --port.")
 
 
+@dataclass
+class _Announcement:
+    """Says on stderr where the pages are; the token in the address opens them once, and another follows."""
+
+    scheme: str
+    one_time: OneTimeToken | None
+    base: str = ""
+
+    def tell(self, host: str, port: int) -> None:
+        self.base = f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+        address = self._with(self.one_time.value) if self.one_time else self.base
+        stderr.print(f"The pages are at {address} — Ctrl-C stops.", soft_wrap=True)
+
+    def tell_next(self, token: str) -> None:
+        stderr.print(f"A browser has come in. For another one: {self._with(token)}", soft_wrap=True)
+
+    def _with(self, token: str) -> str:
+        return f"{self.base}login?token={token}"
+
+
 class _AnnouncingServer(uvicorn.Server):
-    """Says on stderr where the pages are, once they answer."""
+    """Says where the pages are, once they answer."""
+
+    def __init__(self, config: uvicorn.Config, announcement: _Announcement) -> None:
+        super().__init__(config)
+        self._announcement = announcement
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             address = self.servers[0].sockets[0].getsockname()
-            stderr.print(f"The pages are at http://{address[0]}:{address[1]}/ — Ctrl-C stops.")
+            self._announcement.tell(address[0], address[1])
 
 
 def _known(settings: Settings, kind: str) -> TemplateSet:

@@ -627,7 +627,7 @@ class Outbox(Protocol):
         ...
 
     def begin(self, collector: str, numbers: Sequence[int], at: datetime) -> Sequence[DueEntry]:
-        """Note that these are about to be sent, and return them."""
+        """Note that these are about to be sent, and return those of them that were not sent meanwhile."""
         ...
 
     def settle(self, collector: str, sent: Sequence[int], refused: Sequence[int], at: datetime) -> None:

@@ -142,6 +142,30 @@ class Settings(BaseSettings):
     subgroups: tuple[Literal["minors", "obstetrics", "psychiatry"], ...] = ()
     """Patients outside of the intended use that this site switched on after an evaluation."""
 
+    oidc_issuer: str = ""
+    """Issuer of the OpenID provider by which people and services sign in, exactly as it writes itself; empty:
+    one user of this machine, by a one-time token."""
+    oidc_client_id: str = ""
+    oidc_client_secret: SecretStr = SecretStr("")
+    """Empty: a public client, protected by PKCE alone."""
+    oidc_audience: str = ""
+    """What a service's access token must be for (`aud`); empty: no access token opens anything."""
+    oidc_tenant: str = ""
+    """What every token must say in the claim `oidc_tenant_claim`; empty: nothing is asked for."""
+    oidc_tenant_claim: str = "tid"
+    oidc_roles_claim: str = "roles"
+    """Claim that holds a person's roles or groups; `realm_access.roles` looks inside."""
+    oidc_roles: dict[str, str] = {}
+    """JSON map from a value of that claim to reader, clinician, reviewer, auditor or admin."""
+    session_idle_s: int = Field(default=1800, ge=60)
+    """How long a session lasts that nobody uses, in seconds."""
+    session_max_s: int = Field(default=43200, ge=60)
+    """How long any session lasts, in seconds."""
+    tls_cert: Path | None = None
+    """PEM file of the certificate chain that the pages are served with."""
+    tls_key: Path | None = None
+    """PEM file of its private key."""
+
     time_zone: str = ""
     """The site's IANA time zone, for calendar days; empty keeps each date as recorded."""
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")

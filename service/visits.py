@@ -37,6 +37,7 @@ from service.ports import (
 from service.record.facts import Fact, PatientRecord
 from service.staleness import Staleness, compare
 from service.summarize import Outcome, Progress, Ready, Summarizer, with_key
+from service.writeback.lifecycle import standing_of
 
 ACTOR = "system:schedule"
 MOST_KEPT = 16
@@ -44,6 +45,7 @@ MOST_KEPT = 16
 OUTDATED = "A newer draft stands in its place."
 _LAPSED = frozenset({EXPIRED, DISCHARGED, OUTDATED})
 """Why a draft is withdrawn by us and not by a person: where its chart comes again, it is made anew."""
+_WITHDRAWN = {"state": "skipped", "reason": "withdrawn"}
 _NOT_FILED = {RunState.INCOMPLETE: "incomplete", RunState.WITHHELD: "deceased"}
 
 Json = dict[str, Any]
@@ -246,16 +248,26 @@ class Visits:
             return await self._immaterial(ready) or await self._filed_elsewhere(ready)
         row = await asyncio.to_thread(self._row, run)
         if row is not None and row.state is DocumentState.WITHDRAWN:
-            return {"state": "skipped", "reason": "withdrawn"}
+            return dict(_WITHDRAWN)
         if run.state in _NOT_FILED:
             return {"state": "skipped", "reason": _NOT_FILED[run.state], "run": run.run_id}
         if self.keeps and run.state is RunState.GENERATED:
             return {"state": "unchanged", "run": run.run_id}
         earlier = await self.summarizer.find_earlier(ready)
         if not isinstance(earlier, Outcome):
-            return None
+            return dict(_WITHDRAWN) if row is not None and await self._is_gone(row) else None
         await self._withdraw_others(run)
         return _told(earlier.state, run.run_id)
+
+    async def _is_gone(self, row: FiledDocument) -> bool:
+        """Tell whether someone withdrew or deleted a document in the EHR itself, and keep that."""
+        if self.desk is None:
+            return False
+        there = await self.desk.read_if_there(row.document)
+        if there is not None and standing_of(there) != "withdrawn":
+            return False
+        await asyncio.to_thread(self.desk.keep, replace(row, state=DocumentState.WITHDRAWN))
+        return True
 
     async def _filed_elsewhere(self, ready: Ready) -> Json | None:
         """Return that the EHR holds the document of these inputs, which another store knows of."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -35,7 +37,9 @@ from connectors.origin import check_base_url
 from service.admissions.ears import Ears
 from service.admissions.roster import Roster
 from service.admissions.screen import EligibilityScreen
-from service.api.app import LOCAL_USER, create_app
+from service.api.app import create_app
+from service.api.door import Book, LocalDoor, OidcDoor
+from service.api.gate import Access, Refusals
 from service.api.hooks import PATH as HOOK_PATH
 from service.api.hooks import Hooks
 from service.api.ward import Timed
@@ -56,7 +60,14 @@ from service.engine.window import SCHEDULE, Urgency, Window
 from service.entailment import SecondPass
 from service.errors import SettingsError
 from service.filing.desk import Desk, Manner
-from service.ports import KEPT_AREAS, Admission, StoredRun
+from service.identity.keys import KeyRing
+from service.identity.onetime import OneTimeToken
+from service.identity.provider import Provider
+from service.identity.sessions import Sessions
+from service.identity.signin import SignIn
+from service.identity.tokens import Expected
+from service.identity.visitor import Register, parse_roles
+from service.ports import KEPT_AREAS, Admission, AuditLog, StoredRun
 from service.record.assemble import Policy
 from service.scheduler import Schedule, Scheduler, hand_tick, next_tick, read_schedules
 from service.settings import FhirAuth, Settings
@@ -65,6 +76,7 @@ from service.staleness import Lookout, Staleness
 from service.store.cipher import Cipher
 from service.store.database import open_cipher
 from service.store.outbox import SqlOutbox
+from service.store.sessions import SqlSessions
 from service.store.sql import SqlAuditLog, SqlStore
 from service.store.sweeps import SqlAdmissions
 from service.store.urgency import SqlUrgency
@@ -546,16 +558,23 @@ def policy(settings: Settings) -> Policy:
     return Policy(time_zone=settings.time_zone or None)
 
 
-def build_app(settings: Settings) -> FastAPI:
-    """Return the pages, on the configured store."""
+def build_app(
+    settings: Settings,
+    one_time: OneTimeToken | None = None,
+    tell: Callable[[str], None] = lambda token: None,
+) -> FastAPI:
+    """Return the pages, on the configured store. Raises SettingsError.
+
+    Without an identity provider `one_time` opens them to one user; `tell` is given each token that follows.
+    """
     store, audit = open_store(settings)
     vault = open_vault(settings)
 
-    async def ask(run: StoredRun) -> Staleness:
+    async def ask(run: StoredRun, actor: str) -> Staleness:
         client = fhir_client(settings, settings.fhir_url or run.inputs.server)
         try:
             lookout = Lookout(FhirEhr(client, now=utc_now), audit, utc_now, policy(settings), vault)
-            return await lookout.ask(run, LOCAL_USER)
+            return await lookout.ask(run, actor)
         finally:
             await client.aclose()
 
@@ -565,6 +584,7 @@ def build_app(settings: Settings) -> FastAPI:
         store=store,
         audit=audit,
         clock=utc_now,
+        access=_access(settings, audit, one_time or OneTimeToken(), tell),
         allowed_hosts=settings.allowed_hosts,
         version=software_version(),
         ask=ask,
@@ -575,6 +595,57 @@ def build_app(settings: Settings) -> FastAPI:
             utc_now, software_version(),
         ),
     )  # fmt: skip
+
+
+def _access(
+    settings: Settings, audit: AuditLog, one_time: OneTimeToken, tell: Callable[[str], None]
+) -> Access:
+    """Return how visitors are known: by the configured provider, or as the one user of this machine."""
+    url, cipher = _database(settings)
+    sessions = Sessions(
+        SqlSessions(url, cipher), utc_now, timedelta(seconds=settings.session_idle_s),
+        timedelta(seconds=settings.session_max_s), settings.oidc_issuer,
+    )  # fmt: skip
+    book = Book(sessions, audit, utc_now, Refusals(audit, utc_now))
+    if not settings.oidc_issuer:
+        return LocalDoor(book, one_time, tell)
+    client_id = settings.oidc_client_id
+    if not client_id or not settings.oidc_roles:
+        raise SettingsError(
+            "An identity provider is set, but not who we are to it, or who may do what.",
+            "Set EPICRISIS_OIDC_CLIENT_ID and EPICRISIS_OIDC_ROLES too.",
+        )
+    provider = Provider(settings.oidc_issuer, client_id, settings.oidc_client_secret.get_secret_value())
+
+    def expected(audience: str) -> Expected:
+        return Expected(settings.oidc_issuer, audience, settings.oidc_tenant_claim, settings.oidc_tenant)
+
+    return OidcDoor(
+        book,
+        SignIn(provider, KeyRing(provider.fetch_keys, time.monotonic), expected(client_id), cipher),
+        Register(
+            settings.oidc_issuer, settings.oidc_roles_claim, parse_roles(settings.oidc_roles),
+            cipher.keyed_hash, settings.fhir_url,
+        ),
+        expected(settings.oidc_audience) if settings.oidc_audience else None,
+    )  # fmt: skip
+
+
+def tls_files(settings: Settings) -> tuple[Path, Path] | None:
+    """Return the files of certificate and key, or None. Raises SettingsError where they cannot be used."""
+    cert, key = settings.tls_cert, settings.tls_key
+    if cert is None and key is None:
+        return None
+    try:
+        if cert is None or key is None:
+            raise ValueError
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except (OSError, ValueError):  # ssl.SSLError is an OSError
+        raise SettingsError(
+            "The certificate and its key cannot be used.",
+            "Set EPICRISIS_TLS_CERT and EPICRISIS_TLS_KEY to PEM files that belong together.",
+        ) from None
+    return cert, key
 
 
 def _server(settings: Settings) -> str:

@@ -19,14 +19,17 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from service.api.access import AccessLog, LastResort
 from service.api.export import export_run
 from service.api.freshness import Ask, add_freshness
+from service.api.gate import Access, Gate, Refusals, visitor_of
 from service.api.hooks import Hooks
 from service.api.keys import Jwks, add_keys
 from service.api.pages import build_page, list_runs
 from service.api.render import page, plain_page
 from service.api.security import HostAllowList, SecurityHeaders, check_bind
+from service.api.table import check_routes, read_table
 from service.api.ward import Ward
 from service.errors import StoreError
 from service.filing.stopped import is_stopped
+from service.identity.visitor import Visitor
 from service.ports import Action, AuditEntry, AuditLog, Clock, FilingStore, RunId, StoredRun
 
 __all__ = ["ROWS_A_PAGE", "check_bind", "create_app"]
@@ -41,16 +44,11 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _SENTENCES: Final = {
     400: "Epicrisis does not understand this address.",
-    403: "This was not asked for from a page of Epicrisis.",
     404: "There is no such page or summary here.",
     405: "This page can be read, and nothing else.",
     423: "This summary is stopped: it is not shown until the stop is lifted. The chart is not affected.",
 }
 _BACK: Final = "Go back to the list of summaries."
-
-
-LOCAL_USER = "user:local"
-"""Who looks at the pages, as long as they answer this machine alone."""
 
 
 class AuditFailedError(Exception):
@@ -62,6 +60,7 @@ def create_app(
     store: FilingStore,
     audit: AuditLog,
     clock: Clock,
+    access: Access,
     allowed_hosts: tuple[str, ...],
     version: str,
     ask: Ask | None = None,
@@ -71,6 +70,8 @@ def create_app(
 ) -> FastAPI:
     """Return the application. It answers under `allowed_hosts` alone; serve it with `access_log=False`.
 
+    `access` says who a visitor is; what each may do stands in `routes.toml`, and a route without a row there
+    raises SettingsError.
     `ask` compares a stored run with its chart; without it no page says whether a summary still holds.
     `jwks` are the public keys that documents are signed with; `hooks` hears what the FHIR server tells.
     `ward` is what the ward's page needs.
@@ -85,7 +86,13 @@ def create_app(
     if ward is not None:
         ward.add_to(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    access.add_to(app)
     _add_errors(app)
+    table = read_table()
+    check_routes(app.router.routes, table)
+    app.add_middleware(
+        Gate, access=access, table=table, routes=lambda: app.router.routes, refusals=Refusals(audit, clock)
+    )
     app.add_middleware(HostAllowList, allowed=allowed_hosts)
     app.add_middleware(LastResort)
     app.add_middleware(SecurityHeaders)
@@ -154,24 +161,25 @@ class Pages:
 
         return is_hidden
 
-    def summary(self, run_id: str) -> Response:
+    def summary(self, request: Request, run_id: str) -> Response:
         """Show one summary beside its sources."""
-        run = self.view(run_id)
+        run = self.view(run_id, visitor_of(request))
         return page("summary.html", page=build_page(run, self._clock()), version=self._version)
 
-    def source(self, run_id: str, n: Annotated[int, Path(ge=1, le=LAST_PAGE)]) -> Response:
+    def source(self, request: Request, run_id: str, n: Annotated[int, Path(ge=1, le=LAST_PAGE)]) -> Response:
         """Show one source as a page of its own."""
-        shown = build_page(self.view(run_id), self._clock())
+        shown = build_page(self.view(run_id, visitor_of(request)), self._clock())
         found = shown.source(n)
         if found is None:
             raise HTTPException(404)
         return page("source.html", page=shown, source=found, version=self._version)
 
-    def summary_as_json(self, run_id: str) -> Response:
+    def summary_as_json(self, request: Request, run_id: str) -> Response:
         """Return one summary as JSON."""
-        return Response(export_run(self.view(run_id)), media_type="application/json")
+        run = self.view(run_id, visitor_of(request))
+        return Response(export_run(run), media_type="application/json")
 
-    def view(self, run_id: str) -> StoredRun:
+    def view(self, run_id: str, visitor: Visitor) -> StoredRun:
         """Return a run whose viewing is on record. Raises 400, 404, StoreError or AuditFailedError."""
         if not _RUN_ID.fullmatch(run_id):
             raise HTTPException(400)
@@ -182,12 +190,13 @@ class Pages:
             raise HTTPException(423)
         entry = AuditEntry(
             action=Action.VIEW,
-            actor=LOCAL_USER,
+            actor=visitor.actor,
             patient=run.inputs.patient,
             at=self._clock(),
             run_id=run.run_id,
             target=run.document,
             server=run.inputs.server,
+            by=visitor.fhir_user,
         )
         try:
             self._audit.append(entry)

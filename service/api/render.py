@@ -14,6 +14,7 @@ from service.writeback.labels import BANNER
 
 TITLES: Final = {
     400: "Not understood",
+    403: "Not allowed",
     404: "Not found",
     405: "Not offered",
     500: "Something went wrong",

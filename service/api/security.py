@@ -1,7 +1,7 @@
-"""What keeps a page of patient data where it belongs, as long as there is no sign-in.
+"""What keeps a page of patient data where it belongs.
 
-Pages are served on this machine only, answered only under known names, and never cached, framed or
-scripted from elsewhere.
+Pages are served to other machines only over TLS and with an identity provider, answered only under known
+names, and never cached, framed or scripted from elsewhere.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ipaddress
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.render import plain_page
@@ -27,14 +28,28 @@ HEADERS: Final = {
 }
 
 
-def check_bind(host: str) -> None:
-    """Refuse to serve on an address that other machines can reach. Raises SettingsError."""
-    if host == "localhost" or _is_loopback(host):
+HSTS: Final = "max-age=31536000"
+"""A browser that came over TLS once comes in no other way for a year (RFC 6797)."""
+
+
+def check_bind(host: str, *, has_tls: bool, has_provider: bool) -> None:
+    """Refuse to serve to other machines without TLS or without a sign-in. Raises SettingsError."""
+    if host == "localhost" or _is_loopback(host) or (has_tls and has_provider):
         return
+    lacking = [] if has_tls else ["TLS (EPICRISIS_TLS_CERT, EPICRISIS_TLS_KEY)"]
+    lacking += [] if has_provider else ["an identity provider (EPICRISIS_OIDC_ISSUER)"]
     raise SettingsError(
-        "pages with patient data are served on this machine only: sign-in is not there yet",
-        "use --host 127.0.0.1, and reach it from elsewhere through an SSH tunnel",
+        f"Pages with patient data are not served to other machines without {' and '.join(lacking)}.",
+        "Set what is missing; or use --host 127.0.0.1, and reach it through an SSH tunnel.",
     )
+
+
+def is_from_here(request: Request) -> bool:
+    """Tell whether a form was sent from our own page: browsers say so, and no other page can say it."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        return site == "same-origin"
+    return origin == f"{request.url.scheme}://{request.headers.get('host', '')}"
 
 
 def _is_loopback(host: str) -> bool:
@@ -90,12 +105,15 @@ class SecurityHeaders:
             await self.app(scope, receive, send)
             return
         is_static = str(scope["path"]).startswith("/static/")
+        is_tls = scope["scheme"] == "https"
 
         async def dressed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers["Cache-Control"] = "no-cache" if is_static else "no-store"
+                if is_tls:
+                    headers["Strict-Transport-Security"] = HSTS
             await send(message)
 
         await self.app(scope, receive, dressed)

@@ -1,7 +1,7 @@
 """The ward's page: whose summary is fresh, stale, failed or missing, since when and why; and the schedules.
 
-What is wrong stands first. A schedule is paused, resumed or run at once by a form; a form counts only where
-the browser says that it was sent from this very page.
+What is wrong stands first. A schedule is paused, resumed or run at once by a form, which is shown to whoever
+may send it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from fastapi import FastAPI, HTTPException, Path, Request
 from fastapi.responses import RedirectResponse, Response
 
 from service.admissions.words import sentence_for
+from service.api.gate import may, visitor_of
 from service.api.render import page
 from service.ports import Admission, AdmissionStore, Clock, RunId, Standing, Tick
 from service.writeback.moment import show_instant
@@ -30,7 +31,7 @@ WORDS: Final = {
     Standing.FRESH: "Up to date",
 }
 ACTS: Final = ("pause", "resume", "run")
-ACTOR: Final = "user:local"
+CHANGE: Final = PATH + "/schedules/{name}/{act}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,9 @@ class Ward:
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
         app.add_api_route(PATH, self.show, methods=["GET", "HEAD"], response_model=None)
-        app.add_api_route(
-            PATH + "/schedules/{name}/{act}", self.change, methods=["POST"], response_model=None
-        )
+        app.add_api_route(CHANGE, self.change, methods=["POST"], response_model=None)
 
-    def show(self) -> Response:
+    def show(self, request: Request) -> Response:
         """Show who is admitted, what is wrong first."""
         admissions = self.store.admissions(self.server)
         names = self.names([RunId(one.run_id) for one in admissions if one.run_id])
@@ -101,6 +100,7 @@ class Ward:
             rows=[show_admission(one, names.get(RunId(one.run_id), "")) for one in rows],
             tally=[(WORDS[one].lower(), counts[one]) for one in ORDER if counts[one]],
             schedules=[self._show_schedule(one) for one in self.schedules()],
+            may_change=may(request, "POST", CHANGE),
             now=show_instant(self.clock()),
             version=self.version,
         )
@@ -111,16 +111,14 @@ class Ward:
         name: Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")],
         act: Annotated[str, Path(pattern="^(pause|resume|run)$")],
     ) -> Response:
-        """Pause or resume a schedule, or have its pass made now. Raises 403 and 404."""
-        if not _is_from_here(request):
-            raise HTTPException(403)
+        """Pause or resume a schedule, or have its pass made now. Raises 404."""
         if name not in {one.name for one in self.schedules()}:
             raise HTTPException(404)
         now = self.clock()
         if act == "run":
             self.store.begin_tick(Tick(self.hand_tick(name, now), name, now))
         else:
-            self.store.pause(name, act == "pause", ACTOR, now)
+            self.store.pause(name, act == "pause", visitor_of(request).actor, now)
         return RedirectResponse(PATH, status_code=303)
 
     def _show_schedule(self, timed: Timed) -> ShownSchedule:
@@ -159,11 +157,3 @@ def _show_tick(tick: Tick) -> str:
         for key, word in (("runs", "filed anew"), ("unchanged", "unchanged"), ("failed", "failed"))
     )
     return f"Last pass ended {show_instant(tick.finished_at)}: {counts}."
-
-
-def _is_from_here(request: Request) -> bool:
-    """Tell whether a form was sent from our own page: browsers say so, and no other page can say it."""
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site is not None:
-        return site == "same-origin"
-    return origin == f"{request.url.scheme}://{request.headers.get('host', '')}"

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from connectors.errors import ConflictError, ConnectorError, RequestRejected
 from service.audit.balp import Scene, build_event
 from service.errors import EpicrisisError, FilingError
-from service.ports import Clock, DueEntry, Outbox
+from service.ports import Clock, Closes, DueEntry, Outbox
 
 _log = logging.getLogger("epicrisis.audit")
 
@@ -84,7 +85,7 @@ class Sender:
         sent = failed = 0
         error: ConnectorError | None = None
         numbers: Sequence[int] = ()
-        held = await asyncio.to_thread(self.outbox.hold, name)
+        held = await self._hold()
         if held is not None:
             try:
                 numbers = await asyncio.to_thread(self.outbox.due, name, self.server, limit, after)
@@ -96,6 +97,17 @@ class Sender:
             finally:
                 held.close()
         return Sent(sent, 0, failed, error), max(numbers, default=after)
+
+    async def _hold(self) -> Closes | None:
+        """Return the right to send, or None; whoever is cancelled meanwhile leaves none behind."""
+        holding = asyncio.ensure_future(asyncio.to_thread(self.outbox.hold, self.collector.base_url))
+        try:
+            return await asyncio.shield(holding)
+        except asyncio.CancelledError:
+            held = await holding
+            if held is not None:
+                held.close()
+            raise
 
     async def _batch(self, numbers: Sequence[int]) -> Sent:
         name = self.collector.base_url
@@ -122,12 +134,22 @@ class Sender:
                     sent.append(due.number)
                     in_a_row.clear()
         finally:
-            await asyncio.to_thread(self.outbox.settle, name, sent, refused, self.clock())
+            await _to_the_end(partial(self.outbox.settle, name, sent, refused, self.clock()))
         return Sent(len(sent), 0, len(refused))
 
     async def _send(self, due: DueEntry) -> None:
         event = build_event(due.entry, due.handle, self.scene, self.collector.base_url)
         await self.collector.append(event, due.handle, may_be_there=due.was_tried)
+
+
+async def _to_the_end(call: Callable[[], None]) -> None:
+    """Run a call in a thread, and go on when it has ended, also where that is cancelled."""
+    running = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await running
+        raise
 
 
 async def send_regularly(courier: Courier, every_s: float = EVERY_S) -> None:

@@ -186,7 +186,9 @@ class Window:
             told.begin_again()
 
     async def _attempt(self, request: _Request, prompt: Prompt, told: _Told) -> Completion | None:
-        """Ask the engine; None where the request gave way."""
+        """Ask the engine; None where the request gave way, which it may before it has begun."""
+        if request.gives_way:
+            return None
         request.task = task = asyncio.create_task(self._engine.generate(prompt, told.listener))
         try:
             await asyncio.wait({task})
@@ -196,7 +198,6 @@ class Window:
                 await asyncio.gather(task, return_exceptions=True)
             request.task = None
         if request.gives_way and task.cancelled():
-            request.gives_way = False
             request.restarts += 1
             return None
         return task.result()

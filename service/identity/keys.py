@@ -53,7 +53,7 @@ class PublicKey:
 
 
 class KeyRing:
-    """The keys of one provider. `fetch` returns its JWKS, or raises ConnectorError; `monotonic` is seconds."""
+    """The keys of one provider. `fetch` returns its JWKS or raises ConnectorError; `monotonic` is seconds."""
 
     def __init__(self, fetch: Callable[[], Awaitable[Any]], monotonic: Callable[[], float]) -> None:
         self._fetch = fetch

@@ -45,7 +45,7 @@ class Sessions:
         return session_id
 
     def find(self, session_id: str) -> Visitor | None:
-        """Return who has this session, and note that it is in use; None where it is over. Raises StoreError."""
+        """Return who has this session, and note its use; None where it is over. Raises StoreError."""
         session = self.store.get_session(session_id) if _ID.fullmatch(session_id) else None
         if session is None or session.issuer != self.issuer:
             return None

@@ -58,9 +58,7 @@ async def read_id_token(
     return claims
 
 
-async def read_access_token(
-    token: str, keys: KeyRing, expected: Expected, now: float
-) -> Mapping[str, Any]:
+async def read_access_token(token: str, keys: KeyRing, expected: Expected, now: float) -> Mapping[str, Any]:
     """Return the claims of an access token (RFC 9068); an ID token is none, though it is signed alike.
 
     Raises Refused, and ConnectorError where the provider's keys cannot be had.

@@ -99,7 +99,7 @@ class Register:
 
 
 def split_fhir_user(value: Any) -> tuple[str, str]:
-    """Return (base URL or empty, `Type/id`) of a `fhirUser` claim (SMART App Launch 2.2); else two empties."""
+    """Return (base URL or empty, `Type/id`) of a `fhirUser` claim (SMART App Launch 2.2), or two empties."""
     parts = value.split("/") if isinstance(value, str) else []
     if len(parts) > 3 and parts[-2] == "_history":
         parts = parts[:-2]

@@ -64,8 +64,10 @@ class SqlOutbox:
 
     def begin(self, collector: str, numbers: Sequence[int], at: datetime) -> Sequence[DueEntry]:
         """Note that these are about to be sent, and return them, oldest first. Raises StoreError."""
-        tried = self._mark(collector, numbers, SENDING, at)
-        wanted = select(AuditTable).where(col(AuditTable.id).in_(numbers)).order_by(col(AuditTable.id))
+        earlier = self._mark(collector, numbers, SENDING, at)
+        tried = {number for number, state in earlier.items() if state == SENDING}
+        due = [number for number in numbers if earlier.get(number) != SENT]
+        wanted = select(AuditTable).where(col(AuditTable.id).in_(due)).order_by(col(AuditTable.id))
         with self._database.reading() as session:
             return [
                 DueEntry(row.id or 0, self._handle(row), entry_of(row), row.id in tried)
@@ -77,22 +79,22 @@ class SqlOutbox:
         self._mark(collector, sent, SENT, at)
         self._mark(collector, refused, REFUSED, at)
 
-    def _mark(self, collector: str, numbers: Sequence[int], state: str, at: datetime) -> set[int]:
-        """Give entries a state, and return those that had one that leaves open whether they were written."""
+    def _mark(self, collector: str, numbers: Sequence[int], state: str, at: datetime) -> dict[int, str]:
+        """Give entries a state, and return those that they had. What was sent stays so."""
         if not numbers:
-            return set()
+            return {}
         wanted = select(AuditSentTable).where(
             col(AuditSentTable.collector) == collector, col(AuditSentTable.entry).in_(numbers)
         )
         with self._database.writing() as session:
             rows = {row.entry: row for row in session.exec(wanted)}
-            tried = {number for number, row in rows.items() if row.state == SENDING}
+            earlier = {number: row.state for number, row in rows.items()}
             for number in numbers:
-                if number in rows:
-                    rows[number].state, rows[number].at = state, at
-                else:
+                if number not in rows:
                     session.add(AuditSentTable(collector=collector, entry=number, state=state, at=at))
-        return tried
+                elif rows[number].state != SENT:
+                    rows[number].state, rows[number].at = state, at
+        return earlier
 
     def _of(self, collector: str) -> ColumnElement[bool]:
         return and_(

@@ -156,7 +156,7 @@ class PostgresDatabase:
 
 
 class _TextDumper(StrDumper):
-    """PostgreSQL's text holds no NUL; a hostile chart does. What is sealed keeps it, what is open does not."""
+    """PostgreSQL's text holds no NUL; a hostile chart does. What is sealed keeps it, the rest does not."""
 
     def dump(self, obj: str) -> Any:
         return super().dump(obj.replace("\0", "\ufffd"))

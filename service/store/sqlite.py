@@ -8,8 +8,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import secrets
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -110,9 +112,20 @@ class SqliteFile:
         return f"SQLite {sqlite3.sqlite_version}, {self._path.name}"
 
     def _make_private(self) -> None:
-        """Make the file before SQLite does: the write-ahead log and the shared memory take its mode."""
+        """Make the file before SQLite does: the write-ahead log and the shared memory take its mode.
+
+        Whoever opens the file beside SQLite, and closes it, ends every lock that this process has on it, and
+        another process may then delete the log (sqlite.org/howtocorrupt.html, 2.2): so it is never opened.
+        """
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        if not self._path.exists():
+            draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
+            os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            try:
+                with suppress(FileExistsError):
+                    os.link(draft, self._path)
+            finally:
+                draft.unlink()
         self._path.chmod(0o600)
 
 

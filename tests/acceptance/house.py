@@ -33,6 +33,8 @@ class House:
     home: Path
     tag: str = field(default_factory=lambda: "w" + secrets.token_hex(4))
     settings: dict[str, Any] = field(default_factory=dict)
+    server: str = ""
+    """Where the installation reaches the server; empty where there is nothing between."""
 
     def __post_init__(self) -> None:
         self.put({"resourceType": "Location", "id": self.tag, "name": "Ward"})
@@ -116,7 +118,13 @@ class House:
 
     def load(self, **more: Any) -> Settings:
         """The settings of the installation."""
-        given = {"home": self.home, "engine": "scripted", "fhir_url": self.base, **self.settings, **more}
+        given = {
+            "home": self.home,
+            "engine": "scripted",
+            "fhir_url": self.server or self.base,
+            **self.settings,
+            **more,
+        }
         return load_settings(**given)
 
     @asynccontextmanager
@@ -141,12 +149,12 @@ class House:
     def admissions(self, *, is_open: bool = True) -> list[Admission]:
         """What is kept of them."""
         with open_admissions(self.load()) as store:
-            return list(store.admissions(self.base, is_open=is_open))
+            return list(store.admissions(self.server or self.base, is_open=is_open))
 
     def admission(self, number: int) -> Admission:
         """What is kept of one stay."""
         with open_admissions(self.load()) as store:
-            found = store.find_admission(self.base, f"Encounter/{self.stay(number)}")
+            found = store.find_admission(self.server or self.base, f"Encounter/{self.stay(number)}")
         assert found is not None
         return found
 

@@ -23,6 +23,7 @@ from service.scheduler import hand_tick
 from service.store.cipher import Cipher
 from service.store.sweeps import SqlAdmissions
 from tests.conftest import ROOT, missing
+from tests.unit.api.entering import OpenDoor
 from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -102,6 +103,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     app = create_app(
         store=store,
         audit=InMemoryAudit(),
+        access=OpenDoor(),
         clock=lambda: CREATED + timedelta(minutes=5),
         allowed_hosts=("127.0.0.1",),
         version="0.1.0",

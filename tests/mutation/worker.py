@@ -28,7 +28,8 @@ import hypothesis
 import pytest
 
 LOADED = (
-    "_hypothesis_pytestplugin", "anyio.pytest_plugin", "faker.contrib.pytest.plugin", "fhir.resources.R4B.bundle", "fastapi", "httpx", "jinja2", "lxml.html", "msgspec", "rich.progress",
+    "_hypothesis_pytestplugin", "anyio.pytest_plugin", "faker.contrib.pytest.plugin",
+    "fhir.resources.R4B.bundle", "fastapi", "httpx", "jinja2", "lxml.html", "msgspec", "rich.progress",
     "sqlmodel", "typer", "uvicorn", "service.context.choose", "service.engine.local",
     "service.record.required",
 )  # fmt: skip

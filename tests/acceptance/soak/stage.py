@@ -57,7 +57,7 @@ class Process:
         with self.log.open("ab") as log:
             self.running = subprocess.Popen(
                 list(self.command), env=dict(self.environment), stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, preexec_fn=_end_with_parent,
+                stderr=subprocess.STDOUT, preexec_fn=_end_with_parent, start_new_session=True,
             )  # fmt: skip
 
     @property
@@ -86,9 +86,10 @@ class Process:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """Kill it in the middle of whatever it does."""
+        """Kill it and its children in the middle of whatever they do."""
         if self.running is not None:
-            self.running.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self.running.pid, signal.SIGKILL)
             self.running.wait()
         self.running = None
 
@@ -114,8 +115,6 @@ class Stage:
     postgres: PostgresServer | None = None
     """The database server; without one, both databases are SQLite files."""
     workers: int = 2
-    engine_command: Sequence[str] = ()
-    engine_environment: Mapping[str, str] = field(default_factory=dict)
     more: Mapping[str, str] = field(default_factory=dict)
     """Further settings of ours."""
     kills: Counter[str] = field(default_factory=Counter)
@@ -142,16 +141,17 @@ class Stage:
             **({"EPICRISIS_DATABASE_URL": self.database_url} if self.database_url else {}),
             **self.more,
         }
-        self.engine = Process("engine", self._engine(), {**self.environment, **self.engine_environment},
-                              self.folder / "engine.log", "scripted engine")  # fmt: skip
+        self.engine = Process(
+            "engine", self._scripted(), self.environment, self.folder / "engine.log", "scripted engine"
+        )
         self.crew = [
             Process(f"worker {number}", self._ours("work"), self.environment,
                     self.folder / f"worker-{number}.log", WORKING)
             for number in range(1, self.workers + 1)
         ]  # fmt: skip
 
-    def _engine(self) -> Sequence[str]:
-        return self.engine_command or (
+    def _scripted(self) -> Sequence[str]:
+        return (
             sys.executable, "-m", "service.engine.scripted_server", "--port", str(self.engine_port),
             "--seats", "8", "--prefill-tokens-per-s", "8000", "--decode-tokens-per-s", "200",
         )  # fmt: skip

@@ -132,12 +132,17 @@ def come_to_rest(stage: Stage) -> list[dict[str, int]]:
     return sweeps
 
 
+def told(capsys: pytest.CaptureFixture[str], title: str, figures: Mapping[str, object]) -> None:
+    """Print figures, whatever becomes of the test."""
+    with capsys.disabled():
+        sys.stdout.write(f"\n{title}: {json.dumps(figures)}\n")
+
+
 def report(
     capsys: pytest.CaptureFixture[str], title: str, ledger: Ledger, figures: Mapping[str, object]
 ) -> None:
     """Print the figures, and let nothing be wrong."""
-    with capsys.disabled():
-        sys.stdout.write(f"\n{title}: {json.dumps(figures)}\n")
+    told(capsys, title, figures)
     assert not ledger.faults
     assert ledger.attested == len(ATTESTED_AFTER)
     assert ledger.drafts == ledger.admissions

@@ -19,6 +19,8 @@ from service.durable import MOST_MOVES, Durable, Json, Queue, Waits, open_queue
 from service.errors import StoreError
 from tests.conftest import CANARY
 
+SET = ("workflow_uuid", "status", "inputs", "executor_id", "name", "queue_name")
+"""Columns of DBOS that a test writes garbage into."""
 QUICK = Waits((0.01,) * 2, (0.01,) * 2, (0.01,) * 2, (0.01,) * 2)
 
 
@@ -395,12 +397,8 @@ async def test_garbage_in_the_queue_holds_up_nobody(either: Place) -> None:
     engine = create_engine(either.url.replace("postgresql://", "postgresql+psycopg://"))
     table = "workflow_status" if engine.dialect.name == "sqlite" else "epicrisis_queue.workflow_status"
     with engine.begin() as connection:
-        columns = [
-            column
-            for column in connection.execute(text(f"SELECT * FROM {table} LIMIT 1"))
-            if column not in ("workflow_uuid", "status", "inputs", "executor_id", "name", "queue_name")
-        ]
-        kept = ", ".join(f'"{column}"' for column in columns)
+        found = list(connection.execute(text(f"SELECT * FROM {table} LIMIT 1")).keys())
+        kept = ", ".join(f'"{column}"' for column in found if column not in SET)
         for number, (name, inputs, status) in enumerate(
             [
                 ("visit", "{garbage", "ENQUEUED"),
@@ -411,7 +409,7 @@ async def test_garbage_in_the_queue_holds_up_nobody(either: Place) -> None:
         ):
             connection.execute(
                 text(
-                    f"INSERT INTO {table} ({kept}, workflow_uuid, status, inputs, executor_id, name, queue_name) "
+                    f"INSERT INTO {table} ({kept}, {', '.join(SET)}) "
                     f"SELECT {kept}, :id, :status, :inputs, 'w-1', :name, 'admissions' FROM {table} "
                     f"WHERE workflow_uuid = :like"
                 ),

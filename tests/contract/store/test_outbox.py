@@ -122,3 +122,15 @@ def test_who_answers_for_an_act_and_its_server_come_back(audit: SqlAuditLog) -> 
     entry = entry_of(1, by="Practitioner/roe")
     audit.append(entry)
     assert audit.entries() == (entry,)
+
+
+def test_what_was_sent_meanwhile_is_begun_no_more_and_stays_sent(
+    audit: SqlAuditLog, outbox: SqlOutbox
+) -> None:
+    filled(audit)
+    due = outbox.due(COLLECTOR)
+    outbox.settle(COLLECTOR, due[:1], (), CREATED)
+    assert numbers(outbox.begin(COLLECTOR, due, CREATED)) == list(due[1:])
+    outbox.settle(COLLECTOR, (), due[:1], CREATED)
+    assert outbox.due(COLLECTOR) == due[1:]
+    assert outbox.due(COLLECTOR, after=due[1]) == due[2:]

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from service.api.app import create_app
 from service.ports import StoredRun
+from tests.unit.api.entering import OpenDoor
 from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
 
 NOW = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)
@@ -37,6 +38,7 @@ def serve(*runs: StoredRun, now: datetime = NOW) -> Served:
     app = create_app(
         store=store,
         audit=audit,
+        access=OpenDoor(),
         clock=lambda: now,
         allowed_hosts=("127.0.0.1", "localhost", "::1"),
         version="9.8.7",

@@ -6,6 +6,7 @@ from fixtures.sample_run import sample_run
 from service.api.app import create_app
 from service.ports import Action, StoredRun
 from service.staleness import Change, Freshness, Staleness, What
+from tests.unit.api.entering import OpenDoor
 from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
 from tests.unit.api.serving import NOW, Served, serve
 
@@ -13,7 +14,7 @@ RUN = sample_run()
 PATH = f"/api/runs/{RUN.run_id}/freshness"
 
 
-async def stale(run: StoredRun) -> Staleness:
+async def stale(run: StoredRun, actor: str) -> Staleness:
     change = Change("AllergyIntolerance/9", "AllergyIntolerance", What.NEW, True, False)
     return Staleness(run.run_id, Freshness.STALE, run.read_at, NOW, (change,))
 
@@ -21,7 +22,13 @@ async def stale(run: StoredRun) -> Staleness:
 def connected() -> Served:
     store, audit = InMemoryStore(RUN), InMemoryAudit()
     app = create_app(
-        store=store, audit=audit, clock=lambda: NOW, allowed_hosts=("127.0.0.1",), version="9", ask=stale
+        store=store,
+        audit=audit,
+        access=OpenDoor(),
+        clock=lambda: NOW,
+        allowed_hosts=("127.0.0.1",),
+        version="9",
+        ask=stale,
     )
     return Served(store, audit, app)
 

@@ -152,15 +152,20 @@ async def test_nothing_is_inline_and_nothing_comes_from_elsewhere() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_serving_on_this_machine_is_allowed(host: str) -> None:
-    check_bind(host)
+    check_bind(host, has_tls=False, has_provider=False)
 
 
 @pytest.mark.parametrize(
     "host", ["0.0.0.0", "::", "10.0.0.7", "", "epicrisis.hospital.example", "127.0.0.1.nip.io"]
 )
-def test_serving_to_others_is_refused_until_there_is_sign_in(host: str) -> None:
-    with pytest.raises(SettingsError, match="sign-in is not there yet"):
-        check_bind(host)
+def test_serving_to_others_is_refused_without_tls_and_a_sign_in(host: str) -> None:
+    with pytest.raises(SettingsError, match=r"without TLS .* and an identity provider"):
+        check_bind(host, has_tls=False, has_provider=False)
+    with pytest.raises(SettingsError, match="without TLS"):
+        check_bind(host, has_tls=False, has_provider=True)
+    with pytest.raises(SettingsError, match="without an identity provider"):
+        check_bind(host, has_tls=True, has_provider=False)
+    check_bind(host, has_tls=True, has_provider=True)
 
 
 async def test_the_access_log_names_the_route_and_no_id(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from service.ports import Admission, RunId, Standing, Tick
 from service.scheduler import hand_tick
 from service.store.cipher import Cipher
 from service.store.sweeps import SqlAdmissions
+from tests.unit.api.entering import OpenDoor
 from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
 from tests.unit.api.markup import Markup
 
@@ -47,8 +48,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
     names = {RunId(RUN.run_id): RUN.summary.identity.name}
     ward = Ward(store, EHR, lambda runs: names, lambda: timed, hand_tick, lambda: NOW, "0.1.0")
     app = create_app(
-        store=InMemoryStore(RUN), audit=InMemoryAudit(), clock=lambda: NOW, allowed_hosts=("127.0.0.1",),
-        version="0.1.0", ward=ward,
+        store=InMemoryStore(RUN), audit=InMemoryAudit(), access=OpenDoor(), clock=lambda: NOW,
+        allowed_hosts=("127.0.0.1",), version="0.1.0", ward=ward,
     )  # fmt: skip
     yield Site(store, httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1"))
     store.close()

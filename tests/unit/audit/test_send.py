@@ -213,24 +213,55 @@ async def test_an_entry_that_makes_no_event_holds_up_no_other(
     assert "77" not in caplog.text
 
 
-async def test_in_passing_what_is_new_goes_at_once_and_what_came_late_with_the_last(
+async def test_in_passing_what_is_new_goes_at_once_and_what_was_refused_with_the_last(
     log: SqlAuditLog,
 ) -> None:
     fill(log, 2)
     collector = CollectorDouble()
+
+    def fail(when: str, event: dict[str, Any]) -> BaseException | None:
+        return RequestRejected("No.") if "Reference/0/" in event["entity"][1]["what"]["reference"] else None
+
+    collector.fail = fail
     courier = Courier(sender_of(log, collector))
     await courier()
-    fill(log, 1)
+    collector.fail = lambda when, event: None
+    fill(log, 2)
     await courier()
-    assert len(collector.events) == 3
-    outbox = SqlOutbox(log.database)
-    (first, *_) = outbox.due("http://127.0.0.1:9/fhir")
-    outbox.settle(SERVER, (), (first,), CREATED)  # as an entry that becomes visible under a lower number
-    collector.events.clear()
-    await courier()
-    assert collector.events == []
+    assert targets(collector) == [f"DocumentReference/{n}/_history/2" for n in (1, 0, 1)]
     await courier(last=True)
-    assert targets(collector) == ["DocumentReference/0/_history/2"]
+    assert len(collector.events) == 4
+
+
+@pytest.mark.parametrize("call", ["hold", "due", "begin", "settle"])
+async def test_one_that_is_cancelled_at_any_point_leaves_no_lock_and_writes_nothing_twice(
+    log: SqlAuditLog, call: str
+) -> None:
+    import asyncio
+    import threading
+
+    fill(log, 3)
+    collector = CollectorDouble()
+    outbox = SqlOutbox(log.database)
+    real, met, go_on = getattr(outbox, call), asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(*arguments: Any) -> Any:
+        loop.call_soon_threadsafe(met.set)
+        go_on.wait(10)
+        return real(*arguments)
+
+    setattr(outbox, call, slow)
+    sender = Sender(outbox, collector, lambda: CREATED, Scene("m", "0"), SERVER)
+    task = asyncio.create_task(sender.send())
+    await asyncio.wait_for(met.wait(), 10)
+    task.cancel()
+    loop.call_later(0.05, go_on.set)
+    await asyncio.wait((task,))
+    go_on.set()
+    assert task.cancelled()
+    assert (await sender_of(log, collector).send()).due == 0
+    assert sorted(targets(collector)) == [f"DocumentReference/{n}/_history/2" for n in range(3)]
 
 
 async def test_whoever_stays_open_sends_again_once_the_collector_is_back(log: SqlAuditLog) -> None:
@@ -253,6 +284,8 @@ async def test_whoever_stays_open_sends_again_once_the_collector_is_back(log: Sq
         await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.wait((task,))
+    await courier(last=True)
+    assert len(collector.events) == 2
     fill(log, 1)
     await courier()  # in passing again, too
     assert len(collector.events) == 3

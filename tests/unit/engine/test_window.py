@@ -167,15 +167,39 @@ async def test_while_somebody_waits_the_youngest_are_given_up_and_none_is_begun(
     assert scene.window().given_up == 2
 
 
-async def test_a_night_that_begins_while_somebody_waits_asks_before_it_takes_its_places(scene: Scene) -> None:
-    scene.engine.answer("a")
-    scene.night.ask("a")
-    await scene.night.tasks["a"]
+async def test_a_night_that_begins_while_somebody_waits_asks_before_it_takes_its_places() -> None:
+    somebody = False
+
+    async def slow() -> bool:
+        await asyncio.sleep(5 * LOOK_S)
+        return somebody
+
+    gate = Gate()
+    night = Night(Window(gate, 3, slow, beside=1, look_s=LOOK_S))
+    gate.answer("a")
+    night.ask("a")
+    await night.tasks["a"]
     await settle()
+    somebody = True
+    night.ask(*"bcd")
+    await settle()
+    assert gate.begun == ["a", "b"]
+    await night.end()
+
+
+async def test_who_is_seated_and_must_give_way_before_it_has_begun_does_not_begin(scene: Scene) -> None:
+    window = scene.window()
+    scene.night.ask(*"abc")
+    await until(lambda: len(scene.engine.at_work) == 3)
+    scene.night.ask("d")
+    await until(lambda: window.queued == 1)
+    scene.engine.answer("a")
+    await scene.night.tasks["a"]  # d has its place now, and has not begun
     async with scene.urgency.hold(SIDEBAR):
-        scene.night.ask(*"bcd")
+        await until(lambda: scene.engine.at_work == ["b"])
         await settle()
-        assert scene.engine.begun == ["a", "b"]
+        assert scene.engine.at_work == ["b"]
+    await until(lambda: sorted(scene.engine.at_work) == ["b", "c", "d"])
 
 
 async def test_what_was_given_up_is_begun_again_before_what_has_not_begun(scene: Scene) -> None:

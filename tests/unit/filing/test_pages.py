@@ -12,6 +12,7 @@ from fixtures.sample_run import sample_run
 from service.api.app import create_app
 from service.ports import Stop, StopScope
 from tests.conftest import CANARY
+from tests.unit.api.entering import OpenDoor
 from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
 
 NOW = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)
@@ -24,6 +25,7 @@ def test_what_is_stopped_is_hidden_at_once_and_shown_again_when_it_is_lifted(pat
     app = create_app(
         store=store,
         audit=InMemoryAudit(),
+        access=OpenDoor(),
         clock=lambda: NOW,
         allowed_hosts=("127.0.0.1",),
         version="0",
@@ -41,7 +43,12 @@ def test_what_is_stopped_is_hidden_at_once_and_shown_again_when_it_is_lifted(pat
 
 def listed(store: InMemoryStore) -> str:
     app = create_app(
-        store=store, audit=InMemoryAudit(), clock=lambda: NOW, allowed_hosts=("127.0.0.1",), version="0"
+        store=store,
+        audit=InMemoryAudit(),
+        access=OpenDoor(),
+        clock=lambda: NOW,
+        allowed_hosts=("127.0.0.1",),
+        version="0",
     )
     return TestClient(app, base_url="http://127.0.0.1").get("/").text
 

@@ -68,6 +68,20 @@ def test_a_process_killed_in_the_middle_of_a_save_leaves_nothing_of_it(
     assert store.get(RunId("killed")) == make_run(run_id=RunId("killed"))
 
 
+def test_a_process_that_ends_beside_an_open_store_leaves_it_its_log(
+    store: SqlStore, audit: SqlAuditLog, url: str
+) -> None:
+    store.save(make_run())
+    audit.append(ENTRY)
+    SqlStore(url, store.database.cipher).close()  # opened and closed once more in this process
+    process = start_writer(url, "many", "beside", "1")
+    assert process.wait(60) == 0
+    assert process.stdout is not None
+    process.stdout.close()
+    assert path_of(url).with_name("epicrisis.db-wal").exists()
+    assert store.rows()[1] == 2
+
+
 def test_two_processes_write_beside_each_other_and_lose_nothing(url: str, cipher: Cipher) -> None:
     processes = [start_writer(url, "many", name, "10") for name in ("a", "b")]
     for process in processes:
