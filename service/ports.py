@@ -239,6 +239,14 @@ class Closes(Protocol):
         ...
 
 
+class Right(Closes, Protocol):
+    """A right that is held for long, until it is closed, its process ends, or the database is gone."""
+
+    def is_held(self) -> bool:
+        """Tell whether it still is: a restart of the database ends it. Raises nothing."""
+        ...
+
+
 class DocumentStore(Protocol):
     """Documents that were filed, and what is stopped. Every method raises StoreError."""
 
@@ -453,7 +461,7 @@ class AdmissionStore(Protocol):
         """Forget a worker: it ended, or its work was taken over."""
         ...
 
-    def hold(self, key: str) -> Closes | None:
+    def hold(self, key: str) -> Right | None:
         """Return a right that ends with the process, or None where another has it."""
         ...
 

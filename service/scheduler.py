@@ -24,7 +24,7 @@ from apscheduler.triggers.cron import CronTrigger
 
 from connectors.admissions.encounter import Ward
 from connectors.errors import ConnectorError
-from service.errors import EpicrisisError, SettingsError
+from service.errors import EpicrisisError, SettingsError, StoreError
 from service.pause import waited
 from service.ports import LASTING, AdmissionStore, Clock, Tick
 
@@ -188,6 +188,8 @@ class Scheduler:
                 )  # fmt: skip
             alarm.start()
             while not stop.is_set():
+                if not await asyncio.to_thread(lease.is_held):
+                    raise StoreError("The scheduler's lease was lost with the database.")
                 for schedule in self.schedules.values():
                     await self.wake(schedule)
                 await waited(stop, self.lease_poll_s)

@@ -19,7 +19,7 @@ from connectors.errors import ConnectorError
 from connectors.fhir.client import FhirClient
 from service.errors import EpicrisisError
 from service.pause import waited
-from service.ports import LASTING, Admission, AdmissionStore, Clock
+from service.ports import LASTING, Admission, AdmissionStore, Clock, Right
 from service.scheduler import Scheduler
 from service.sweep import Sweep, Watch
 from service.worker import Pulse
@@ -31,7 +31,10 @@ LISTEN_S = 1.0
 AGAIN_S = 60.0
 """How often what could not be acted on is tried again."""
 TIDY_S = 3600.0
-SUBSCRIBE_S = 900.0
+SUBSCRIBE_S = 60.0
+"""How often the server is asked whether it still tells us: where nobody polls, a look depends on it."""
+RENEW_S = 10.0
+"""How soon it is asked again after a notification, which may be the last one."""
 _log = logging.getLogger(__name__)
 
 
@@ -55,9 +58,11 @@ class Watchman:
     """Opens the listener for ADT messages."""
     lease_poll_s: float = LEASE_POLL_S
     listen_s: float = LISTEN_S
+    renew_s: float = RENEW_S
     again_s: float = AGAIN_S
     looks: int = 0
     odd: Counter[str] = field(default_factory=Counter)
+    _ensure_at: float = 0.0
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Do all of it until `stop` is set."""
@@ -87,14 +92,15 @@ class Watchman:
                 continue
             try:
                 async with self.adt() if self.adt is not None else nullcontext():
-                    await self._watch(stop)
+                    await self._watch(stop, lease)
             finally:
                 lease.close()
 
-    async def _watch(self, stop: asyncio.Event) -> None:
+    async def _watch(self, stop: asyncio.Event, lease: Right) -> None:
+        """Look and listen until told to stop, or until the lease is lost with the database."""
         loop = asyncio.get_running_loop()
         heard, next_poll, next_again = -1, 0.0, 0.0
-        while not stop.is_set():
+        while not stop.is_set() and await asyncio.to_thread(lease.is_held):
             nudges = await asyncio.to_thread(self.store.nudges)
             is_due = bool(self.poll_s) and loop.time() >= next_poll
             waiting = await asyncio.to_thread(self.store.unheeded, 1)  # what was never tried comes first
@@ -102,6 +108,8 @@ class Watchman:
             if nudges != heard or is_due:
                 heard, next_poll = nudges, loop.time() + self.poll_s
                 await self.look()
+                if loop.time() >= self._ensure_at:
+                    await self._ensure()
             elif waiting and (again or not waiting[0].tries):
                 next_again = loop.time() + self.again_s if again else next_again
                 await self._heed(again)
@@ -125,13 +133,19 @@ class Watchman:
     async def subscribe(self, stop: asyncio.Event) -> None:
         """See that the server tells us: a Subscription that is off is switched on, a missing one is made."""
         while self.hook is not None and not stop.is_set():
-            try:
-                ensured = await ensure_subscription(self.client, self.hook)
-                if ensured.status in ("off", "error"):
-                    await asyncio.to_thread(self.store.nudge)  # what was missed is found by a look
-            except ConnectorError as error:
-                _log.warning("The server takes no subscription now (%s); it is asked instead.", error.code)
+            await self._ensure()
             await waited(stop, SUBSCRIBE_S)
+
+    async def _ensure(self) -> None:
+        if self.hook is None:
+            return
+        self._ensure_at = asyncio.get_running_loop().time() + self.renew_s
+        try:
+            ensured = await ensure_subscription(self.client, self.hook)
+            if ensured.status in ("off", "error"):
+                await asyncio.to_thread(self.store.nudge)  # what was missed is found by a look
+        except ConnectorError as error:
+            _log.warning("The server takes no subscription now (%s); it is asked instead.", error.code)
 
     async def tidy(self, stop: asyncio.Event) -> None:
         """Delete what is older than is kept."""

@@ -580,6 +580,8 @@ def build_app(
 
     admissions = SqlAdmissions(*_database(settings), utc_now)
     wanted = hook(settings)
+    if wanted is not None:
+        admissions.nudge()  # what was told while nobody listened is found by a look
     return create_app(
         store=store,
         audit=audit,

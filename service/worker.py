@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from service.durable import Durable
 from service.errors import EpicrisisError, StoreError
 from service.pause import waited
-from service.ports import LASTING, AdmissionStore, Clock, Closes, WorkerRow
+from service.ports import LASTING, AdmissionStore, Clock, Right, WorkerRow
 
 BEAT_S = 5.0
 HUNG_S = 120.0
 """A worker that holds its place and gives no sign of life for so long is stuck: its work is given away."""
+QUIET_BEATS = 3
+"""After a restart of the database all places look empty: so many beats long nobody is taken for dead."""
 MOST_PLACES = 64
 _log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ class Place:
     """A worker's name, for as long as it lives."""
 
     name: str
-    lock: Closes
+    lock: Right
 
 
 def take_place(store: AdmissionStore, host: str) -> Place:
@@ -67,6 +69,7 @@ class Pulse:
     _beats: int = 0
     _seen: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Worker → its last count of beats, and when it was first seen so, by our own clock."""
+    _quiet_until: float = 0.0
 
     async def keep(self, stop: asyncio.Event) -> None:
         """Beat and look until `stop` is set; a database that is away is waited for.
@@ -76,6 +79,10 @@ class Pulse:
         started_at = self.clock()
         while not stop.is_set():
             try:
+                if not await asyncio.to_thread(self.place.lock.is_held) and not await self._take_again():
+                    _log.error("Another worker has this one's place by now (%s): it ends.", self.place.name)
+                    stop.set()
+                    return
                 self._beats += 1
                 row = WorkerRow(self.place.name, self._beats, started_at, self.clock(), self.version)
                 await asyncio.to_thread(self.store.beat, row)
@@ -84,8 +91,19 @@ class Pulse:
                 _log.warning("The signs of life could not be written: %s", error)
             await waited(stop, self.beat_s)
 
+    async def _take_again(self) -> bool:
+        """Take our place again after a restart of the database; False where another was faster."""
+        lock = await asyncio.to_thread(self.store.hold, f"{LASTING}worker {self.place.name}")
+        if lock is None:
+            return False
+        self.place = Place(self.place.name, lock)
+        self._quiet_until = self.monotonic() + QUIET_BEATS * self.beat_s
+        return True
+
     async def look(self) -> None:
         """Take over from every worker that is dead. Raises StoreError."""
+        if self.monotonic() < self._quiet_until:
+            return
         for worker in await asyncio.to_thread(self.store.workers):
             if worker.id != self.place.name:
                 await self._look_at(worker)

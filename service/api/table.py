@@ -86,7 +86,7 @@ def offered(route: BaseRoute) -> list[tuple[str, str]]:
 
 
 def find_rule(scope: Scope, routes: Sequence[BaseRoute], table: Table) -> Rule | None:
-    """Return the rule of the route that will answer, which is nobody's where it has no row; None without one."""
+    """Return the rule of the route that will answer: nobody's where it has no row. None without a route."""
     for route in routes:
         match, _ = route.matches(scope)
         if match is Match.FULL:

@@ -18,6 +18,11 @@ CLAIMS = 24
 """How many lines of a whole chart are told: about what a history holds."""
 _LINE = re.compile(r"^\[([A-Z](?:\d+|@[\w-]+))\] (.+)$", re.MULTILINE)
 _LONGEST = 400
+_BESIDE = re.compile(
+    r"; (?:by|method|evidence|category|note|reason|priority|service|body site|description)\b.*"
+)
+"""Who did it, how and why: what a summary's sentence need not say, and a short one does not."""
+_ROW, _NOTE = "|", "N"
 
 
 def answer_by_copying(prompt: Prompt) -> str:
@@ -33,21 +38,29 @@ def answer_by_copying(prompt: Prompt) -> str:
 
 def _claims(prompt: Prompt) -> list[dict[str, Any]]:
     asked = ((prompt.schema or {}).get("properties") or {}).get("claims") or {}
-    lines = {label: text for label, text in _lines(prompt) if len(text) <= _LONGEST}
+    lines = dict(_lines(prompt))
     if asked.get("prefixItems"):
         return [_one_of(item, lines) for item in asked["prefixItems"]]
     claim = (asked.get("items") or {}) if isinstance(asked.get("items"), Mapping) else {}
     if not claim:
         return []
     labels = _enum(claim, "cites")
-    told = [label for label in lines if label in labels]
+    told = [label for label in lines if label in labels and _is_sentence(label, lines[label])]
+    told = told or [label for label in lines if label in labels]
     heading = {"section": section} if (section := _first(claim)) else {}
     return [{**heading, "cites": [label], "text": lines[label]} for label in _spread(told, CLAIMS)]
 
 
 def _lines(prompt: Prompt) -> Iterator[tuple[str, str]]:
     for label, text in _LINE.findall(prompt.messages[-1].content):
-        yield label, text.strip()
+        said = _BESIDE.sub("", text).strip()
+        if len(said) <= _LONGEST:
+            yield label, said
+
+
+def _is_sentence(label: str, text: str) -> bool:
+    """Leave out rows of a table, which name nothing, and words of a note, which want its day beside them."""
+    return _ROW not in text and not label.startswith(_NOTE)
 
 
 def _one_of(item: Mapping[str, Any], lines: Mapping[str, str]) -> dict[str, Any]:

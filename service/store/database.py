@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlmodel import Session
 
 from service.errors import StoreError
-from service.ports import Closes
+from service.ports import Right
 from service.store.cipher import Cipher
 from service.store.columns import attach_cipher
 from service.store.failure import told_plainly
@@ -69,7 +69,7 @@ class Database:
                 self._place.exclude_writers(session)
             yield session
 
-    def hold(self, key: str) -> Closes | None:
+    def hold(self, key: str) -> Right | None:
         """Return a lock on a key, or None where another task or process has it. Raises StoreError.
 
         A process that is killed leaves none behind.

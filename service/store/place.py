@@ -7,7 +7,7 @@ from typing import Protocol
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from service.ports import Closes
+from service.ports import Right
 
 BUSY_TIMEOUT_MS = 10_000
 """How long a writer waits for another before it gives up."""
@@ -36,7 +36,7 @@ class Place(Protocol):
     def exclude_writers(self, session: Session) -> None:
         """Keep out every other transaction that does the same, until this one ends."""
 
-    def hold(self, key: str) -> Closes | None:
+    def hold(self, key: str) -> Right | None:
         """Return a lock on a key, or None where another has it; it ends with its process."""
 
     def describe(self, engine: Engine) -> str:

@@ -56,6 +56,15 @@ class HeldSession:
     def __init__(self, connection: Connection, number: int) -> None:
         self._connection = connection
         self._number = number
+        self._is_lost = False
+
+    def is_held(self) -> bool:
+        """Tell whether the session lives: the server's end, or a cut connection, ends the lock with it."""
+        try:
+            self._is_lost = self._is_lost or self._connection.scalar(text("SELECT 1")) != 1
+        except SQLAlchemyError:
+            self._is_lost = True  # asked again, the connection would be a new one, without the lock
+        return not self._is_lost
 
     def close(self) -> None:
         """Let the next one have it, at once; where the server is gone, so is the lock."""

@@ -13,7 +13,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, func, select
 
 from service.errors import StoreError
-from service.ports import Admission, Clock, Closes, Heard, Tick, WorkerRow
+from service.ports import Admission, Clock, Heard, Right, Tick, WorkerRow
 from service.store.admission_tables import (
     AdmissionTable,
     HeardTable,
@@ -203,7 +203,7 @@ class SqlAdmissions:
         with self.database.writing() as session:
             session.exec(delete(WorkerTable).where(col(WorkerTable.id) == worker_id))
 
-    def hold(self, key: str) -> Closes | None:
+    def hold(self, key: str) -> Right | None:
         """Return a right that ends with the process, or None where another has it. Raises StoreError."""
         return self.database.hold(key)
 

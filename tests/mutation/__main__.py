@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import queue
 import shutil
 import subprocess
@@ -126,12 +125,9 @@ def run(
 def worker(copy: Path, files: Sequence[str], timeout_s: int) -> Iterator[Any]:
     """Yield a function that has one change judged by a process of its own in the copy."""
     command = [sys.executable, "-m", "tests.mutation.worker", str(timeout_s), *files]
-    # What is compiled is kept in the copy, so that no run compiles the tests anew.
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(copy / ".compiled")}
     with subprocess.Popen(
-        command, cwd=copy, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        encoding="utf-8",
-    ) as process:  # fmt: skip
+        command, cwd=copy, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as process:
         assert process.stdin
         assert process.stdout
         orders, answers = process.stdin, process.stdout

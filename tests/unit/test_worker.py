@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -150,3 +151,35 @@ async def test_signs_of_life_go_on_after_the_database_was_away() -> None:
         await task
     row = bench.store.rows["here-1"]
     assert (row.started_at, row.beat_at, row.version) == (NOW, NOW, "9")
+
+
+async def test_after_a_restart_of_the_database_a_worker_takes_its_place_again_and_takes_nobody_for_dead() -> (
+    None
+):
+    bench, stop = Bench(), asyncio.Event()
+    bench.pulse.place.lock.close()  # the restart ends all locks at once: ours, and that of one who lives
+    bench.beat("alive-1")
+    keeping = asyncio.create_task(bench.pulse.keep(stop))
+    await _until(lambda: bench.pulse.place.lock.is_held())
+    await bench.pulse.look()
+    assert bench.work.taken == []
+    bench.seconds = 1.0  # it did not come back
+    await _until(lambda: bench.work.taken == ["alive-1"])
+    stop.set()
+    await keeping
+
+
+async def test_a_worker_whose_place_another_took_meanwhile_ends() -> None:
+    bench, stop = Bench(), asyncio.Event()
+    bench.pulse.place.lock.close()
+    taken = take_place(bench.store, "here")
+    await bench.pulse.keep(stop)
+    assert stop.is_set()
+    assert taken.lock.is_held()
+    assert bench.store.workers() == []
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)

@@ -6,8 +6,9 @@ import random
 import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from sqlalchemy import make_url
@@ -15,6 +16,7 @@ from sqlalchemy import make_url
 MOMENTS = ("ordered", "reading", "generating", "filing", "concluding")
 """A visit waits · a chart is read · a run is made · one is not filed yet · one is filed, not noted."""
 _STATES = "SELECT workflow_uuid, name, status FROM {}workflow_status WHERE status IN ('PENDING', 'ENQUEUED')"
+_DONE = "SELECT count(*) FROM {}workflow_status WHERE name = 'visit' AND status = 'SUCCESS'"
 _STEPS = (
     "SELECT o.workflow_uuid, o.function_name FROM {0}operation_outputs o "
     "JOIN {0}workflow_status s ON s.workflow_uuid = o.workflow_uuid WHERE s.status = 'PENDING'"
@@ -44,24 +46,27 @@ class Queue:
         states, _ = self._rows()
         return [(name, status) for _, name, status in states]
 
+    def done(self) -> int:
+        """Return how many visits have ended; none where there is no queue yet."""
+        with suppress(sqlite3.Error, psycopg.Error):
+            return int(self._ask(_DONE)[0][0][0])
+        return 0
+
     def _rows(self) -> tuple[Sequence[tuple[str, str, str]], Sequence[tuple[str, str]]]:
+        states, steps = self._ask(_STATES, _STEPS)
+        return states, steps
+
+    def _ask(self, *questions: str) -> list[Any]:
         if self._url is None:
             uri = f"file:{self._file}?mode=ro"
-            with closing(sqlite3.connect(uri, uri=True, timeout=1)) as connection:
-                return (
-                    connection.execute(_STATES.format("")).fetchall(),
-                    connection.execute(_STEPS.format("")).fetchall(),
-                )
-        address = self._url
+            with closing(sqlite3.connect(uri, uri=True, timeout=1)) as file:
+                return [file.execute(question.format("")).fetchall() for question in questions]
+        at = self._url
         with psycopg.connect(
-            host=address.host, port=address.port, user=address.username, password=address.password,
-            dbname=address.database, connect_timeout=2,
+            host=at.host, port=at.port, user=at.username, password=at.password, dbname=at.database,
+            connect_timeout=2,
         ) as server:  # fmt: skip
-            schema = "epicrisis_queue."
-            return (
-                server.execute(_STATES.format(schema)).fetchall(),  # type: ignore[arg-type]
-                server.execute(_STEPS.format(schema)).fetchall(),  # type: ignore[arg-type]
-            )
+            return [server.execute(one.format("epicrisis_queue.")).fetchall() for one in questions]  # type: ignore[arg-type]
 
     def wait_for(self, moment: str, timeout_s: float) -> bool:
         """Wait until something is at this moment; False where nothing was in time."""

@@ -12,12 +12,16 @@ import pytest
 
 from fixtures.inpatients import SIZE, Stay, fill, make_inpatients, new_allergy, new_result, tiny_charts
 from tests.acceptance.soak.ledger import take
+from tests.acceptance.soak.memory import sweep_watched
 from tests.acceptance.soak.stage import Stage
 from tests.acceptance.soak.wards import Wards, change_of, name_of
 
 KEYS = {"admissions", "runs", "unchanged", "skipped", "failed", "engine_calls", "fhir_requests", "seconds"}
 _YEARS_AGO = date(2019, 3, 4)
 CHANGED = 5
+WARM = 80
+"""After so many visits everything is loaded that a worker needs."""
+MOST_GROWTH = 0.1
 REQUESTS_EACH = 3
 """Requests for an admission of which there is no news: fewer than this."""
 
@@ -35,14 +39,16 @@ def test_two_hundred_inpatients_swept_again_cost_no_engine_time_and_few_requests
     stage = Stage(tmp_path, workers=0, more={"EPICRISIS_ENGINE": "scripted", "EPICRISIS_SWEEP_VISITS": "8"})
     hospital.copy_to(stage.folder / "ehr")
     with stage:
-        first, second = stage.sweep(), stage.sweep()
-        told(capsys, "First pass of 200", first)
+        watched, second = sweep_watched(stage), stage.sweep()
+        first, warm, end = watched.report, watched.held_after(WARM), watched.held_at_the_end
+        told(capsys, f"First pass of 200 ({warm:.0f} MB after {WARM}, {end:.0f} MB at the end)", first)
         told(capsys, "Second pass, no news", second)
         for stay in hospital.stays[:: SIZE // CHANGED]:
             stage.put({**new_allergy(stay, "Latex"), "id": f"news-{stay.patient.rpartition('/')[2]}"})
         third = stage.sweep()
         told(capsys, "Third pass, five changed", third)
     assert set(first) >= KEYS
+    assert watched.growth(WARM) < MOST_GROWTH
     assert (first["admissions"], first["runs"], first["failed"]) == (SIZE, SIZE, 0)
     assert (second["admissions"], second["unchanged"], second["runs"]) == (SIZE, SIZE, 0)
     assert second["engine_calls"] == 0

@@ -48,6 +48,18 @@ def test_of_a_whole_chart_a_summary_s_worth_is_told_from_the_first_line_to_the_l
     assert int(told[-1][1:]) > 280
 
 
+def test_rows_of_a_table_and_words_of_a_note_are_not_told_where_there_are_sentences() -> None:
+    lines = (
+        "[R1] 5.8 | | 6.1\n[N1] Feels well.\n[M1] aspirin: active order; 75 mg daily; by A. Person; reason: x"
+    )
+    said = json.loads(answer(lines, whole(["R1", "N1", "M1"])))
+    assert [(claim["cites"], claim["text"]) for claim in said["claims"]] == [
+        (["M1"], "aspirin: active order; 75 mg daily")
+    ]
+    only = json.loads(answer("[N1] Feels well.", whole(["N1"])))
+    assert [claim["cites"] for claim in only["claims"]] == [["N1"]]
+
+
 def test_a_guided_request_gets_one_claim_for_each_label_in_order() -> None:
     schema = guided_schema([Label("F2"), Label("F1")])
     said = json.loads(answer("[F1] Asthma: active\n[F2] Gout: active", schema))

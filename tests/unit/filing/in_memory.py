@@ -12,6 +12,9 @@ class _Held:
     def __init__(self, held: set[str], key: str) -> None:
         self._held, self._key = held, key
 
+    def is_held(self) -> bool:
+        return self._key in self._held
+
     def close(self) -> None:
         self._held.discard(self._key)
 
