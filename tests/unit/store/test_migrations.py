@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
+import service.store.admission_tables  # noqa: F401 - its tables are part of the schema
 from service.errors import StoreError
 from service.store import database
 from service.store.cipher import Cipher
