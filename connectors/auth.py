@@ -27,6 +27,8 @@ class Auth(httpx.Auth):
     """How requests are authenticated; `profile` is part of run keys (`system:smart:<client id>`)."""
 
     profile = "system:none"
+    origins: frozenset[str] = frozenset()
+    """Origins beyond the server's own that the configuration has it ask: a token endpoint."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.profile}>"
@@ -91,7 +93,7 @@ class SmartBackendAuth(Auth):
     """SMART Backend Services: `client_credentials` with `private_key_jwt` (SMART App Launch 2.2).
 
     The token endpoint comes from `.well-known/smart-configuration`, else from the CapabilityStatement's
-    `oauth-uris`. Requests that need a token at the same time share one renewal; a 401 renews once.
+    `oauth-uris`; one that is not on an allowed origin is not asked. Requests that need a token at the same time share one renewal; a 401 renews once.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class SmartBackendAuth(Auth):
         self._key = key
         self._scope = scope
         self._token_url = token_url
+        self.origins = frozenset({origin_of(token_url)} if token_url else ())
         self._allow_plain_http = allow_plain_http
         self._now = now
         self._token: _Token | None = None

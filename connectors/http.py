@@ -1,8 +1,8 @@
 """How we talk to one server: the only policy layer over httpx.
 
 It decides what is repeated (never an unsafe write), how long is waited, which redirects and links are
-followed (same origin, by hand), where credentials go (the configured and allow-listed origins), and which
-error a failure is. It must never put a URL, which may hold a patient id, into a log or a message.
+followed (same origin, by hand), where requests go (the configured and allow-listed origins) and where
+credentials do (the configured one), and which error a failure is. It must never put a URL, which may hold a patient id, into a log or a message.
 """
 
 from __future__ import annotations
@@ -128,11 +128,13 @@ class Session:
         silence_wire_loggers()
         self.base_url = check_base_url(self.base_url, allow_plain_http=self.limits.allow_plain_http)
         self.origin = origin_of(self.base_url)
-        self.trusted = frozenset({self.origin, *map(origin_of, self.allowed_origins)})
+        plain = self.limits.allow_plain_http
+        allowed = (check_base_url(one, allow_plain_http=plain) for one in self.allowed_origins)
+        self.trusted = frozenset({self.origin, *map(origin_of, allowed)})
         self._seats = asyncio.Semaphore(self.limits.concurrency)
         wire = self.transport or _network(self.limits, self.ca_file)
         self._client = httpx.AsyncClient(
-            transport=BoundedTransport(wire, self.limits.max_bytes),
+            transport=BoundedTransport(wire, self.limits.max_bytes, self.trusted | self.auth.origins),
             timeout=httpx.Timeout(
                 self.limits.read_s, connect=self.limits.connect_s, pool=self.limits.total_s
             ),
@@ -164,7 +166,10 @@ class Session:
         content: bytes | None = None,
         max_bytes: int | None = None,
     ) -> Answer:
-        """Return the answer once a seat is free, repeating what may be repeated. Raises ConnectorError."""
+        """Return the answer once a seat is free, repeating what may be repeated. Raises ConnectorError.
+
+        Who we are is shown to the base URL's own origin alone.
+        """
         if origin_of(url) not in self.trusted:
             raise ForeignLink(f"A request to {origin_of(url)} was not sent: it is not an allowed origin.")
         request = self._client.build_request(
@@ -207,7 +212,8 @@ class Session:
         meter.requests += 1
         try:
             async with asyncio.timeout(self.limits.total_s):
-                response = await self._client.send(request, auth=self.auth, stream=True)
+                auth = self.auth if origin == self.origin else NoAuth()
+                response = await self._client.send(request, auth=auth, stream=True)
                 try:
                     body = await response.aread()
                 finally:

@@ -1,7 +1,9 @@
-"""The wire: one transport that never hands over more bytes than allowed, before or after decompression.
+"""The wire: one transport that reaches the allowed origins alone, and never hands over more bytes than allowed,
+before or after decompression.
 
-It sits below httpx's own reading, so that error bodies and token answers are bounded as well. Policy (what is
-repeated, followed, refused) is in `connectors.http`.
+It sits below httpx's own reading and every flow of authentication, so that error bodies and the answers of
+token endpoints are bounded, and such endpoints checked, as well. Policy (what is repeated, followed, refused) is
+in `connectors.http`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 
-from connectors.errors import NotUnderstoodError, TooLarge
+from connectors.errors import ForeignLink, NotUnderstoodError, TooLarge
 from connectors.limits import MIB
 from connectors.origin import origin_of
 
@@ -22,17 +24,29 @@ _PIECE = 256 * 1024
 
 
 class BoundedTransport(httpx.AsyncBaseTransport):
-    """Wraps a transport; answers longer than the request's `max_bytes` end in TooLarge."""
+    """Wraps a transport; answers longer than the request's `max_bytes` end in TooLarge.
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, default_max_bytes: int = 100 * MIB) -> None:
+    A request to an origin that is not in `reachable` ends in ForeignLink before its host is even looked up;
+    without `reachable` every origin may be asked.
+    """
+
+    def __init__(
+        self,
+        inner: httpx.AsyncBaseTransport,
+        default_max_bytes: int = 100 * MIB,
+        reachable: frozenset[str] | None = None,
+    ) -> None:
         self._inner = inner
         self._default_max_bytes = default_max_bytes
+        self._reachable = reachable
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request; the answer's stream is bounded and already decompressed."""
+        origin = origin_of(request.url)
+        if self._reachable is not None and origin not in self._reachable:
+            raise ForeignLink(f"A request to {origin} was not sent: it is not an allowed origin.")
         response = await self._inner.handle_async_request(request)
         limit = int(request.extensions.get(MAX_BYTES, self._default_max_bytes))
-        origin = origin_of(request.url)
         try:
             return _bounded(response, limit, origin)
         except NotUnderstoodError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -113,11 +114,14 @@ class _Desk:
 
 _desks: list[_Desk] = []
 """At most one: DBOS finds workflows by name and is one to a process."""
+_tasks: set[asyncio.Task[Any]] = set()
+"""The workflows that run in this process."""
 
 
 @DBOS.workflow(name="visit", max_recovery_attempts=RECOVERIES)
 async def _visit(admission_id: str, kind: str) -> Json:
     desk, me = _desk(), DBOS.workflow_id or ""
+    _note_task()
     spent: Json = {}
     outcome: Json = {"state": "failed", "reason": "chart_keeps_changing"}
     for _ in range(MOST_MOVES):
@@ -146,6 +150,7 @@ async def _visit(admission_id: str, kind: str) -> Json:
 @DBOS.workflow(name="run", max_recovery_attempts=RECOVERIES)
 async def _run(admission_id: str, kind: str, key: str, visit: str) -> Json:
     desk = _desk()
+    _note_task()
     spent: Json = {}
     answer = await _insist("draft", desk.office.draft, desk.waits.draft, spent, admission_id, kind, key)
     if "run" in answer:
@@ -176,6 +181,19 @@ async def _told(act: Callable[..., Awaitable[Json]], *arguments: Any) -> Json:
     except Exception as error:
         _log.error("A step ended with %s; the visit has failed.", type(error).__name__)
         return {"failed": "internal", "again": False}
+
+
+def _note_task() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+
+def _let_go() -> None:
+    """Stop what is under way in this process: nothing is recorded of it, and the next start goes on with it."""
+    for task in tuple(_tasks):
+        task.cancel()
 
 
 def _desk() -> _Desk:
@@ -285,8 +303,18 @@ class Durable:
         What is not done by then goes on at the next start.
         """
         _log.info("The queue is closing.")
-        await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=drain_s)
-        _desks.clear()
+        loop = asyncio.get_running_loop()
+        ending = loop.call_later(max(0.0, drain_s - 1.0), _let_go)  # before the threads are gone
+        if not drain_s:
+            _let_go()
+            await asyncio.sleep(0)
+        try:
+            await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=drain_s)
+        finally:
+            ending.cancel()
+            _let_go()
+            loop.set_default_executor(ThreadPoolExecutor())  # DBOS's own, which it gave the loop, is closed
+            _desks.clear()
 
 
 async def open_queue(queue: Queue, office: Office) -> Durable:

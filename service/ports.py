@@ -577,6 +577,10 @@ class Action(StrEnum):
     LOGIN = "login"
     LOGOUT = "logout"
     REFUSED = "refused"
+    EXPORT = "export"
+    """A stored summary was handed out as data."""
+    CONFIGURE = "configure"
+    """How or when this installation works was changed; `target` says what: `schedule:morning:pause`."""
 
 
 @dataclass(frozen=True, slots=True)

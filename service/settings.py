@@ -60,7 +60,8 @@ class Settings(BaseSettings):
     fhir_allow_http: bool = False
     """Allow plain http to a host other than loopback. Patient data then crosses the network readable."""
     fhir_allowed_origins: tuple[str, ...] = ()
-    """Further origins that URLs in a record may point to. Tokens still go to the FHIR server alone."""
+    """Further origins that URLs in a record, an export or the server's SMART configuration may point to. Its
+    token goes to the FHIR server alone, and to these for an export's files that ask for it."""
     fhir_timeout_s: float = Field(default=60.0, gt=0)
     fhir_concurrency: int = Field(default=6, ge=1, le=64)
 
@@ -72,6 +73,9 @@ class Settings(BaseSettings):
     write_risk_signed_by: str = ""
     """Who accepted in writing that this server drops what says that a draft is one; empty: nobody."""
 
+    audit_anchors: Path | None = None
+    """File to which the head of the audit log's chain is written every minute: on storage that nobody who can
+    change the database can change; empty means `home/audit-anchors`."""
     audit_events: str = "off"
     """Where FHIR AuditEvents of every act go: `off`, `ehr` (the FHIR server), or a collector's base URL."""
     audit_token: SecretStr = SecretStr("")

@@ -44,6 +44,7 @@ from service.api.hooks import PATH as HOOK_PATH
 from service.api.hooks import Hooks
 from service.api.ward import Timed
 from service.api.ward import Ward as ApiWard
+from service.audit.anchor import AnchorFile
 from service.audit.balp import Scene
 from service.audit.send import Courier, Sender, send_regularly
 from service.context.templates import open_library
@@ -56,7 +57,7 @@ from service.engine.profiles import profile_for
 from service.engine.prompt import Engine, Profile
 from service.engine.scripted import ScriptedEngine
 from service.engine.weights import DEMONSTRATION_MODEL, prepare_demonstration_model, resolve_model
-from service.engine.window import SCHEDULE, Urgency, Window
+from service.engine.window import SCHEDULE, Pressing, Urgency, Window
 from service.entailment import SecondPass
 from service.errors import SettingsError
 from service.filing.desk import Desk, Manner
@@ -77,8 +78,9 @@ from service.store.cipher import Cipher
 from service.store.database import open_cipher
 from service.store.outbox import SqlOutbox
 from service.store.sessions import SqlSessions
-from service.store.sql import SqlAuditLog, SqlStore
+from service.store.sql import SqlStore
 from service.store.sweeps import SqlAdmissions
+from service.store.trail import SqlAuditLog
 from service.store.urgency import SqlUrgency
 from service.store.vault import SqlVault
 from service.summarize import Progress, Summarizer
@@ -113,7 +115,8 @@ def software_version() -> str:
 def open_store(settings: Settings) -> tuple[SqlStore, SqlAuditLog]:
     """Open the database, migrated, and the audit log in it. Raises StoreError."""
     url, cipher = _database(settings)
-    return SqlStore(url, cipher), SqlAuditLog(url, cipher)
+    anchors = settings.audit_anchors or settings.home / "audit-anchors"
+    return SqlStore(url, cipher), SqlAuditLog(url, cipher, partial(AnchorFile, anchors, utc_now))
 
 
 def open_vault(settings: Settings) -> SqlVault | None:
@@ -243,9 +246,11 @@ def _profile(settings: Settings, model: str) -> Profile:
 async def open_summarizer(
     settings: Settings, fhir_url: str | None, tell: Progress
 ) -> AsyncIterator[Summarizer]:
-    """Plug everything in; close everything when the block ends, well or badly."""
-    async with _open_use_case(settings, fhir_url, tell) as plugged:
-        yield plugged.summarizer
+    """Plug everything in for somebody who waits; close everything when the block ends, well or badly."""
+    with open_admissions(settings) as admissions:
+        urgency = SqlUrgency(admissions.database)
+        async with _open_use_case(settings, fhir_url, tell, partial(Pressing, urgency=urgency)) as plugged:
+            yield plugged.summarizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,7 +453,19 @@ def _zone(settings: Settings) -> tzinfo:
 
 def schedules(settings: Settings) -> dict[str, Schedule]:
     """Return the site's schedules; none where no file is set. Raises SettingsError."""
-    return read_schedules(settings.schedules, settings.time_zone) if settings.schedules else {}
+    found = read_schedules(settings.schedules, settings.time_zone) if settings.schedules else {}
+    for one in found.values():
+        check_kind(settings, one.kind, f"The schedule {one.name!r} cannot be used")
+    return found
+
+
+def check_kind(settings: Settings, kind: str, what: str) -> None:
+    """Raise SettingsError where there is no template set of a kind."""
+    available = open_library(settings.prompts).available()
+    if kind not in available:
+        raise SettingsError(
+            f"{what}: there is no template set of its kind.", f"There are: {', '.join(available)}."
+        )
 
 
 @contextmanager

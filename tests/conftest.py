@@ -6,6 +6,7 @@ import gzip
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import hypothesis
 import msgspec
 import pytest
 
+from fixtures.engines import demonstration_model
 from fixtures.postgres import PostgresServer
+from service.errors import EpicrisisError
 
 # Correctness tests never assert wall-clock time.
 hypothesis.settings.register_profile("ours", deadline=None)
@@ -34,6 +37,21 @@ def missing(what: str) -> None:
     if IN_CI:
         pytest.fail(f"CI needs {what}")
     pytest.skip(f"needs {what}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare what several worker processes would otherwise prepare at the same time."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        with suppress(EpicrisisError):  # the tests that need it say so themselves
+            demonstration_model()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, and those that start the real engine in one, and first."""
+    for item in items:
+        is_engine = item.get_closest_marker("engine") is not None
+        item.add_marker(pytest.mark.xdist_group("engine" if is_engine else item.location[0]))
+    items.sort(key=lambda item: item.get_closest_marker("engine") is None)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from service.scheduler import hand_tick
 from service.settings import Settings
 from service.sweep import Report, Watch
 from service.terminal import Steps, print_json, print_table, stderr
-from service.wiring import open_rounds, schedules, utc_now, watch_of_schedule
+from service.wiring import check_kind, open_rounds, schedules, utc_now, watch_of_schedule
 
 SOME_FAILED = 18
 BY_HAND = "hand"
@@ -47,6 +47,7 @@ def sweep(
     """Look who is admitted, and give everybody a fresh draft: once, and only where something changed."""
     settings: Settings = context.obj
     watched = replace(watch_of(settings, schedule, kind), listed=listed, group=group)
+    check_kind(settings, watched.kind, "This pass cannot be made")
     report = asyncio.run(_sweep(settings, watched, fhir_url))
     print_json(report.shape()) if as_json else show(report)
     if report.failed:

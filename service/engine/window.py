@@ -25,7 +25,7 @@ _log = logging.getLogger("epicrisis.engine")
 SIDEBAR, AUDIT, SCHEDULE = 0, 5, 10
 """Priorities of those who ask: a clinician who waits, a review, the night."""
 SIZE = 8
-BESIDE = 1
+BESIDE = 2
 """How many requests go on beside one that is more urgent: some, so that no night starves."""
 RESTARTS = 3
 """After so many restarts a request is not given up any more."""

@@ -88,8 +88,6 @@ LASTED = told(
     r"(?: (?:later|long|in (?:duration|length|total)|in all|"
     r"after(?: its?)?(?: the)?(?= (?:onset|admission)\b)))?"
 )
-COUNTS = "abcde"
-"""Names of the groups that hold the number of AGED and LASTED."""
 
 UP, DOWN, LEVEL = (
     "rose|risen|rises?|rising|increase[sd]?|increasing|climbed|climbs|climbing|grew|grown|growing|went up|"

@@ -15,8 +15,8 @@ from sqlmodel import col, func, or_, select
 from service.ports import Closes, DueEntry
 from service.store.database import Database
 from service.store.documents import PATIENT
-from service.store.sql import entry_of
 from service.store.tables import AuditSentTable, AuditTable
+from service.store.trail import entry_of
 
 SENDING, SENT, REFUSED = "sending", "sent", "refused"
 _HANDLE = "audit event"

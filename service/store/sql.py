@@ -1,4 +1,4 @@
-"""Runs and audit entries in the database. Every method is one transaction; every failure is a StoreError."""
+"""Runs in the database. Every method is one transaction; every failure is a StoreError."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sqlmodel import col, func, select
 
 from service.errors import StoreError
 from service.grounding.summary import Claim, Summary
-from service.ports import Action, AuditEntry, RunId, RunRow, RunState, StoredRun
+from service.ports import RunId, RunRow, RunState, StoredRun
 from service.record.facts import FactId, ResourceVersion
 from service.store.cipher import Cipher
 from service.store.codec import decode_run, encode_run
 from service.store.database import Database
 from service.store.documents import PATIENT, SOURCE, SqlDocuments, searched_version
-from service.store.tables import AuditTable, CitationTable, ClaimTable, GivenTable, RunTable
+from service.store.tables import CitationTable, ClaimTable, GivenTable, RunTable
 
 _NEWEST_FIRST = (col(RunTable.created_at).desc(), col(RunTable.id).desc())
 _WHOLE = (
@@ -146,44 +146,6 @@ class SqlStore(SqlDocuments):
         return None if row is None else _whole(row)
 
 
-class SqlAuditLog:
-    """The AuditLog in a database, which may be the store's. Entries are never changed or deleted."""
-
-    def __init__(self, url: str, cipher: Cipher) -> None:
-        self.database = Database(url, cipher)
-
-    def close(self) -> None:
-        """Close every connection."""
-        self.database.close()
-
-    def append(self, entry: AuditEntry) -> None:
-        """Append one entry. Raises StoreError: an act that cannot be recorded does not happen."""
-        row = AuditTable(
-            at=entry.at,
-            action=entry.action.value,
-            actor=entry.actor,
-            outcome=entry.outcome,
-            run_id=entry.run_id,
-            patient_hash=self.database.cipher.keyed_hash(PATIENT, entry.patient),
-            patient=entry.patient,
-            target=entry.target,
-            counts=dict(entry.counts),
-            server=entry.server,
-            on_behalf=entry.by or None,
-        )
-        with self.database.writing(alone=False) as session:
-            session.add(row)
-
-    def entries(self, limit: int = 50, *, patient: str | None = None) -> tuple[AuditEntry, ...]:
-        """Return the newest entries, of one patient or of all, newest first. Raises StoreError."""
-        wanted = select(AuditTable).order_by(col(AuditTable.id).desc()).limit(max(limit, 0))
-        if patient is not None:
-            hashed = self.database.cipher.keyed_hash(PATIENT, patient)
-            wanted = wanted.where(col(AuditTable.patient_hash) == hashed)
-        with self.database.reading() as session:
-            return tuple(entry_of(row) for row in session.exec(wanted))
-
-
 def _run_row(run: StoredRun, cipher: Cipher) -> RunTable:
     inputs, summary = run.inputs, run.summary
     return RunTable(
@@ -278,19 +240,3 @@ def _whole(row: Row[*tuple[Any, ...]]) -> StoredRun:
 def _listed(row: Row[*tuple[Any, ...]]) -> RunRow:
     run_id, created_at, state, *rest = row
     return RunRow(RunId(run_id), created_at, RunState(state), *rest)
-
-
-def entry_of(row: AuditTable) -> AuditEntry:
-    """Return the entry of a row."""
-    return AuditEntry(
-        action=Action(row.action),
-        actor=row.actor,
-        patient=row.patient,
-        at=row.at,
-        outcome=row.outcome,
-        run_id=row.run_id,
-        target=row.target,
-        counts=row.counts,
-        server=row.server,
-        by=row.on_behalf or "",
-    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, Column, ForeignKeyConstraint, Index, LargeBinary, UniqueConstraint
+from sqlalchemy import JSON, Column, ForeignKeyConstraint, Index, Integer, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from service.store.columns import Encrypted, UtcInstant
@@ -117,6 +117,20 @@ class AuditTable(SQLModel, table=True):
     on_behalf: str | None = Field(
         default=None, sa_column=Column(Encrypted("epicrisis_audit_entry.on_behalf"), nullable=True)
     )
+
+
+class LinkTable(SQLModel, table=True):
+    """One entry's place in the chain of the audit log. Append only, as the entries are."""
+
+    __tablename__ = "epicrisis_audit_link"
+    __table_args__ = (Index("ix_epicrisis_audit_link_entry", "entry", unique=True),)
+
+    number: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    """Without gaps; 0 is the genesis, which seals what was recorded before the chain."""
+    entry: int
+    key_id: str
+    mac: str
+    hash: str
 
 
 class AuditSentTable(SQLModel, table=True):

@@ -18,7 +18,8 @@ from service.filing.desk import Desk, Manner
 from service.filing.publish import Published, publish
 from service.ports import RunId, StoredRun
 from service.store.database import open_cipher
-from service.store.sql import SqlAuditLog, SqlStore
+from service.store.sql import SqlStore
+from service.store.trail import SqlAuditLog
 from tests.unit.writeback.charts import CREATED, make_run
 
 ACTOR = "system:test"

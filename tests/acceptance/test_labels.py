@@ -26,7 +26,8 @@ from service.proof.check import Prover
 from service.record.assemble import Policy
 from service.settings import load_settings
 from service.signing import Signer
-from service.store.sql import SqlAuditLog, SqlStore
+from service.store.sql import SqlStore
+from service.store.trail import SqlAuditLog
 from service.summarize import Outcome, Summarizer
 from service.wiring import open_store, utc_now
 from tests.integration.writeback.test_validators import Validate, validate

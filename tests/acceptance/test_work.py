@@ -10,17 +10,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from connectors.admissions.subscription import Hook
+from connectors.fhir.client import FhirClient
 from fixtures.servers import SekmetServer, free_port
 from service.filing.withdraw import DISCHARGED, MERGED
 from service.ports import Admission, FiledDocument, Standing
+from service.scheduler import Scheduler
+from service.sweep import Sweep
+from service.watchman import Watchman
+from service.wiring import utc_now
+from service.worker import Pulse
 from tests.acceptance.house import House
 from tests.acceptance.soak.stage import Process
 from tests.conftest import CANARY
+from tests.integration.connectors.conftest import IMPATIENT
 from tests.unit.connectors.test_admissions_adt import adt, segment
+from tests.unit.in_memory_admissions import InMemoryAdmissions
 
 SECRET = "0123456789abcdef" * 3
 DRAFT, OUT = ("current", "preliminary"), ("entered-in-error", "entered-in-error")
@@ -111,7 +120,7 @@ class Told:
     missed: list[list[tuple[str, str]]] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
     """How the server had the subscription when nobody took its calls."""
-    ended: dict[str, int] = field(default_factory=dict)
+    ended: int = -1
     said: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
 
@@ -147,14 +156,7 @@ def told(telling: SekmetServer, tmp_path_factory: pytest.TempPathFactory) -> Tol
         until(lambda: [one["status"] for one in mine()] == ["active"], "a subscription that is renewed")
         house.admit(12)
         until(has_draft(house, 12), "a draft after the next notification")
-        (subscription,) = mine()
-        house.put({**subscription, "status": "off"})
-        result.ended["worker"] = worker.stop()
-        worker.start()
-        worker.wait_ready()
-        until(lambda: [one["status"] for one in mine()] == ["active"], "a subscription that is on again")
-        result.ended["worker again"] = worker.stop()
-        result.ended["pages"] = pages.stop()
+        result.ended = worker.stop()
     finally:
         crew.end()
     result.said, result.files = crew.said(), held_by_files(house.home)
@@ -184,12 +186,43 @@ def test_a_subscription_that_the_server_gave_up_is_renewed_and_tells_again(told:
     assert told.house.documents(12) == [DRAFT]
 
 
-def test_a_subscription_that_was_switched_off_is_switched_on_by_the_next_start(told: Told) -> None:
-    assert told.ended["worker again"] == 0
+async def test_a_subscription_that_was_switched_off_is_switched_on_again_and_what_was_missed_is_looked_for(
+    telling: SekmetServer,
+) -> None:
+    hook = Hook(f"http://127.0.0.1:{free_port()}/hooks/fhir", SECRET)
+    store = InMemoryAdmissions()
+    async with FhirClient(telling.base_url) as client:
+        watchman = Watchman(
+            cast(Sweep, None), (), cast(Pulse, None), cast(Scheduler, None), store, client, utc_now,
+            cast(Any, None), hook=hook, renew_s=0.0,
+        )  # fmt: skip
+        await watchman._ensure()
+        assert store.nudges() == 0
+        (found,) = await client.search("Subscription", (("url", hook.endpoint),))
+        await client.update({**found, "status": "off"})
+        await watchman._ensure()
+        assert store.nudges() == 1
+        (again,) = await client.search("Subscription", (("url", hook.endpoint),))
+        assert again["status"] in ("requested", "active")
+        await watchman._ensure()
+        assert store.nudges() == 1
+
+
+async def test_a_server_that_takes_no_subscription_is_asked_instead(caplog: pytest.LogCaptureFixture) -> None:
+    hook = Hook(f"http://127.0.0.1:{free_port()}/hooks/fhir", SECRET)
+    store = InMemoryAdmissions()
+    async with FhirClient(f"http://127.0.0.1:{free_port()}/fhir", patience=IMPATIENT) as client:
+        watchman = Watchman(
+            cast(Sweep, None), (), cast(Pulse, None), cast(Scheduler, None), store, client, utc_now,
+            cast(Any, None), hook=hook,
+        )  # fmt: skip
+        await watchman._ensure()
+    assert "takes no subscription now" in caplog.text
+    assert store.nudges() == 0
 
 
 def test_a_worker_that_is_told_to_stop_ends_well(told: Told) -> None:
-    assert told.ended == {"worker": 0, "worker again": 0, "pages": 0}
+    assert told.ended == 0
     assert "Stopping" in told.said
 
 

@@ -28,7 +28,7 @@ from service.context.templates import TemplateSet, load
 from service.engine.openai import OpenAIEngine
 from service.engine.profiles import profile_for
 from service.engine.prompt import Completion, Engine, Message, Prompt, Usage
-from service.engine.window import SCHEDULE, Pressing, UrgencyHere, Window
+from service.engine.window import BESIDE, SCHEDULE, Pressing, UrgencyHere, Window
 from service.grounding.parse import parse_claims
 from service.grounding.summary import Origin
 from service.record.assemble import assemble_record, resources_of
@@ -185,7 +185,8 @@ async def bench_priority(charts: Charts, folder: Path) -> Table:
     table.remarks.append(
         f"Medians. An on-demand summary begins {RESTS} × its idle time after the last one ended; its prompt "
         "shares nothing with any before it. Tokens count where the answer came whole. While a clinician "
-        "waits, the sweep keeps one request in flight. `none` is a sweep that knows no window and no urgency."
+        f"waits, the sweep keeps {BESIDE} requests in flight. `none` is a sweep that knows no window and "
+        "no urgency."
     )
     return table
 

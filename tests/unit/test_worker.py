@@ -160,7 +160,7 @@ async def test_after_a_restart_of_the_database_a_worker_takes_its_place_again_an
     bench.pulse.place.lock.close()  # the restart ends all locks at once: ours, and that of one who lives
     bench.beat("alive-1")
     keeping = asyncio.create_task(bench.pulse.keep(stop))
-    await _until(lambda: bench.pulse.place.lock.is_held())
+    await _until(lambda: bench.pulse.place.lock.is_held() and bool(bench.pulse.store.workers()))
     await bench.pulse.look()
     assert bench.work.taken == []
     bench.seconds = 1.0  # it did not come back
@@ -181,5 +181,5 @@ async def test_a_worker_whose_place_another_took_meanwhile_ends() -> None:
 
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
             await asyncio.sleep(0.001)

@@ -10,7 +10,8 @@ import pytest
 from fixtures.postgres import PostgresServer
 from service.store.cipher import Cipher
 from service.store.database import open_cipher
-from service.store.sql import SqlAuditLog, SqlStore
+from service.store.sql import SqlStore
+from service.store.trail import SqlAuditLog
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

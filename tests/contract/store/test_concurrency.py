@@ -18,8 +18,9 @@ from service.errors import StoreError
 from service.ports import Action, AuditEntry, DocumentState, FiledDocument, RunId, RunState, Stop, StopScope
 from service.store.cipher import Cipher
 from service.store.database import Database
-from service.store.sql import SqlAuditLog, SqlStore
+from service.store.sql import SqlStore
 from service.store.tables import RunTable
+from service.store.trail import SqlAuditLog
 from tests.conftest import ROOT
 from tests.unit.writeback.charts import CREATED, make_run
 

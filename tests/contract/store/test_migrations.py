@@ -25,7 +25,8 @@ from service.store import database
 from service.store.cipher import Cipher
 from service.store.columns import Encrypted, attach_cipher
 from service.store.database import place_of, upgrade
-from service.store.sql import SqlAuditLog, SqlStore
+from service.store.sql import SqlStore
+from service.store.trail import SqlAuditLog
 from service.store.vault import SqlVault
 from tests.conftest import ROOT
 from tests.unit.store.test_contents import ENTRY

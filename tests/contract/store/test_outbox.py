@@ -8,7 +8,7 @@ import pytest
 
 from service.ports import Action, AuditEntry, DueEntry
 from service.store.outbox import SqlOutbox
-from service.store.sql import SqlAuditLog
+from service.store.trail import SqlAuditLog
 from tests.conftest import CANARY
 from tests.unit.writeback.charts import CREATED
 

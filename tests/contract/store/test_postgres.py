@@ -31,8 +31,9 @@ from service.store.cipher import Cipher
 from service.store.columns import UtcInstant
 from service.store.database import Database, open_cipher, upgrade
 from service.store.failure import store_error
-from service.store.sql import SqlAuditLog, SqlStore
+from service.store.sql import SqlStore
 from service.store.tables import RunTable
+from service.store.trail import SqlAuditLog
 from service.store.vault import SqlVault
 from tests.conftest import CANARY, ROOT
 from tests.unit.store.test_contents import ENTRY, SECRETS
@@ -143,6 +144,24 @@ def test_whatever_was_acknowledged_survives_kills_at_any_moment_and_the_rest_is_
             assert set(connection.execute(text(counts.format(table))).scalars()) == {rows}
     assert len(acknowledged) >= 6
     store.close()
+
+
+def test_who_holds_a_key_learns_that_it_was_lost_with_the_server(
+    server: PostgresServer, store: SqlStore
+) -> None:
+    held = store.database.hold("long")
+    assert held is not None
+    assert held.is_held()
+    server.kill()
+    assert not held.is_held()
+    server.start()
+    assert not held.is_held(), "a new connection has no lock"
+    again = store.database.hold("long")
+    assert again is not None
+    assert again.is_held()
+    held.close()
+    assert store.database.hold("long") is None
+    again.close()
 
 
 def test_a_held_key_is_free_after_its_holder_or_its_server_was_killed(

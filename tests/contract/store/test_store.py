@@ -11,7 +11,8 @@ import pytest
 
 from service.errors import StoreError
 from service.ports import Action, AuditEntry, AuditLog, RunId, RunState, Store, StoredRun
-from service.store.sql import SqlAuditLog, SqlStore
+from service.store.sql import SqlStore
+from service.store.trail import SqlAuditLog
 from tests.conftest import CANARY
 from tests.unit.writeback.charts import CREATED, east, make_run, varied
 

@@ -15,7 +15,7 @@ from service.audit.send import BATCH, MOST_REFUSED, Courier, Sender, send_regula
 from service.ports import Action, AuditEntry
 from service.store.database import open_cipher
 from service.store.outbox import SqlOutbox
-from service.store.sql import SqlAuditLog
+from service.store.trail import SqlAuditLog
 from tests.unit.writeback.charts import CREATED
 
 SERVER = "http://127.0.0.1:1/fhir"

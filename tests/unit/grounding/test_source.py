@@ -14,8 +14,8 @@ from service.record.facts import Code, Kind, Status
 NONE: frozenset[str] = frozenset()
 
 
-def named(name: str, kind: Kind, said: str, **more: object) -> bool:
-    source = Source(fact(f"{name}: active", kind, **more))
+def named(name: str, kind: Kind, said: str) -> bool:
+    source = Source(fact(f"{name}: active", kind))
     return source.is_named_by(frozenset(said.split()))
 
 

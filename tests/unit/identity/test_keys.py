@@ -32,8 +32,7 @@ class Provider:
     async def knows(self, kid: str) -> bool:
         try:
             return (await self.ring.find("ES256", kid)).kid == kid
-        except Refused as refused:
-            assert refused.reason is Reason.UNKNOWN_KEY
+        except Refused:
             return False
 
 
@@ -97,8 +96,9 @@ async def test_without_a_kid_the_only_fitting_key_is_taken_and_of_two_none() -> 
     assert (await provider.ring.find("ES256", "")).kid == "old"
     provider.keys = jwks(old=KEYS["P-256"], other=new_key("P-256"))
     provider.now += FRESH_S + 1
-    with pytest.raises(Refused):
+    with pytest.raises(Refused) as refused:
         await provider.ring.find("ES256", "")
+    assert refused.value.reason is Reason.UNKNOWN_KEY
 
 
 def number(value: int) -> str:
@@ -111,8 +111,9 @@ def test_keys_that_cannot_check_a_signature_are_passed_over() -> None:
     weak = generate_private_key(65537, 1024).public_key().public_numbers()
     small = {"kty": "RSA", "kid": "small", "n": number(weak.n), "e": number(weak.e)}
     odd: list[Any] = [
-        {**good, "use": "enc"}, {"kty": "oct", "k": "c2VjcmV0"}, {"kty": "EC", "crv": "P-521", "x": "a", "y": "b"},
-        {}, 1, None, {"kty": "RSA"}, {**good, "n": "!"}, small,
+        {**good, "use": "enc"}, {"kty": "oct", "k": "c2VjcmV0"},
+        {"kty": "EC", "crv": "P-521", "x": "a", "y": "b"}, {}, 1, None, {"kty": "RSA"},
+        {**good, "n": "!"}, small,
     ]  # fmt: skip
     assert [key.kid for key in read_keys({"keys": [*odd, good]})] == ["good"]
     assert read_keys({"keys": 1}) == read_keys([]) == read_keys(None) == ()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import msgspec
@@ -106,8 +107,6 @@ async def test_a_key_is_not_used_with_the_algorithm_of_another_kind() -> None:
 async def test_a_header_that_must_be_understood_is_not(extra: dict[str, Any]) -> None:
     parts = access_token().split(".")
     header = msgspec.json.encode({"alg": "ES256", "kid": "P-256", **extra})
-    import base64
-
     parts[0] = base64.urlsafe_b64encode(header).rstrip(b"=").decode()
     assert await why(".".join(parts)) is Reason.MALFORMED
 
@@ -202,7 +201,8 @@ async def test_an_id_token_that_is_ours_is_read(more: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "token",
-    ["", "a", "a.b", "a.b.c", "...", "é.é.é", f"{CANARY}.{CANARY}.{CANARY}", "e30.e30.", "bnVsbA.e30.", "W10.e30.",
+    ["", "a", "a.b", "a.b.c", "...", "é.é.é", f"{CANARY}.{CANARY}.{CANARY}", "e30.e30.",
+     "bnVsbA.e30.", "W10.e30.",
      "a" * (MAX_LENGTH + 1), "eyJhbGciOjF9.e30.AA", "eyJhbGciOlsiRVMyNTYiXX0.e30.AA", "a.b.c.d.e"],
 )  # fmt: skip
 async def test_what_is_no_token_is_refused(token: str) -> None:

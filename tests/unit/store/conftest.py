@@ -9,7 +9,8 @@ import pytest
 
 from service.store.cipher import Cipher
 from service.store.database import open_cipher
-from service.store.sql import SqlAuditLog, SqlStore
+from service.store.sql import SqlStore
+from service.store.trail import SqlAuditLog
 from service.store.vault import SqlVault
 from tests.unit.writeback.charts import CREATED
 

@@ -11,7 +11,8 @@ import pytest
 from service.errors import StoreError
 from service.ports import Action, AuditEntry, RunState
 from service.store.cipher import Cipher
-from service.store.sql import SqlAuditLog, SqlStore
+from service.store.sql import SqlStore
+from service.store.trail import SqlAuditLog
 from tests.conftest import CANARY
 from tests.unit.writeback.charts import CREATED, make_run
 

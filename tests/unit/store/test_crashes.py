@@ -19,7 +19,8 @@ from service.ports import RunId, RunState
 from service.store.cipher import Cipher
 from service.store.database import Database, open_cipher, upgrade
 from service.store.failure import errno_text, store_error, told_plainly
-from service.store.sql import SqlAuditLog, SqlStore
+from service.store.sql import SqlStore
+from service.store.trail import SqlAuditLog
 from tests.conftest import CANARY, ROOT
 from tests.unit.store.test_contents import ENTRY
 from tests.unit.writeback.charts import make_run

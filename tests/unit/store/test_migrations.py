@@ -18,7 +18,8 @@ from service.errors import StoreError
 from service.store import database
 from service.store.cipher import Cipher
 from service.store.database import upgrade
-from service.store.sql import SqlAuditLog, SqlStore
+from service.store.sql import SqlStore
+from service.store.trail import SqlAuditLog
 from service.store.vault import SqlVault
 from tests.unit.store.test_contents import ENTRY
 from tests.unit.writeback.charts import CREATED, make_run

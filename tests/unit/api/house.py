@@ -1,0 +1,137 @@
+"""The whole application with every route, behind the two real doors, over stores in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+from fastapi import FastAPI
+
+from connectors.admissions.subscription import Hook
+from fixtures.sample_run import sample_run
+from service.api.app import create_app
+from service.api.door import Book, LocalDoor, OidcDoor
+from service.api.gate import Access, Refusals
+from service.api.hooks import Hooks
+from service.api.ward import Timed, Ward
+from service.errors import StoreError
+from service.identity.keys import KeyRing
+from service.identity.onetime import OneTimeToken
+from service.identity.provider import Provider
+from service.identity.sessions import Sessions
+from service.identity.signin import SignIn
+from service.identity.tokens import Expected
+from service.identity.visitor import Register, Role
+from service.ports import KeptSession
+from service.scheduler import hand_tick
+from service.store.cipher import Cipher
+from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
+from tests.unit.identity.issuer import AUDIENCE, CLIENT, ISSUER, NOW, TENANT, Issuer
+from tests.unit.in_memory_admissions import InMemoryAdmissions
+
+AT = datetime.fromtimestamp(NOW, UTC)
+EHR = "https://ehr.example.org/fhir"
+HOST = "127.0.0.1"
+SECRET = "0123456789abcdef0123456789abcdef"
+RUN = sample_run()
+IDLE, LONGEST = timedelta(minutes=30), timedelta(hours=12)
+
+
+class InMemorySessions:
+    """A SessionStore in a dict."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, KeptSession] = {}
+        self.is_broken = False
+
+    def _check(self) -> None:
+        if self.is_broken:
+            raise StoreError("the database cannot be read")
+
+    def put_session(self, session_id: str, session: KeptSession) -> None:
+        self._check()
+        self.kept[session_id] = session
+
+    def get_session(self, session_id: str) -> KeptSession | None:
+        self._check()
+        return self.kept.get(session_id)
+
+    def use_session(self, session_id: str, at: datetime) -> None:
+        self._check()
+
+    def end_session(self, session_id: str) -> None:
+        self._check()
+        self.kept.pop(session_id, None)
+
+    def forget_sessions(self, began_before: datetime, used_before: datetime) -> int:
+        self._check()
+        return 0
+
+
+@dataclass
+class House:
+    """One application, and everything that a test may turn."""
+
+    folder: Path
+    issuer: Issuer = field(default_factory=Issuer)
+    audit: InMemoryAudit = field(default_factory=InMemoryAudit)
+    kept: InMemorySessions = field(default_factory=InMemorySessions)
+    now: datetime = AT
+    told: list[str] = field(default_factory=list)
+    one_time: OneTimeToken = field(default_factory=OneTimeToken)
+    has_services: bool = True
+
+    def __post_init__(self) -> None:
+        self.cipher = Cipher.from_file(self.folder / "key")
+        self.admissions = InMemoryAdmissions(self.clock)
+        self.refusals = Refusals(self.audit, self.clock)
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def sessions(self, issuer: str = ISSUER) -> Sessions:
+        return Sessions(self.kept, self.clock, IDLE, LONGEST, issuer)
+
+    def local(self) -> FastAPI:
+        """Behind the one-time token."""
+        book = Book(self.sessions(""), self.audit, self.clock, self.refusals)
+        return self.build(LocalDoor(book, self.one_time, self.told.append))
+
+    def oidc(self) -> FastAPI:
+        """Behind the identity provider."""
+        provider = Provider(ISSUER, CLIENT, transport=self.issuer.transport)
+        sign_in = SignIn(
+            provider, KeyRing(provider.fetch_keys, lambda: 0.0), Expected(ISSUER, CLIENT, "tid", TENANT),
+            self.cipher, lambda: self.clock().timestamp(),
+        )  # fmt: skip
+        roles = {f"is-{role}": role for role in Role} | {"ward-doctors": Role.CLINICIAN}
+        register = Register(ISSUER, "roles", roles, self.cipher.keyed_hash, EHR)
+        book = Book(self.sessions(), self.audit, self.clock, self.refusals)
+        services = Expected(ISSUER, AUDIENCE, "tid", TENANT) if self.has_services else None
+        return self.build(OidcDoor(book, sign_in, register, services))
+
+    def build(self, access: Access) -> FastAPI:
+        timed = [Timed("morning", "30 5 * * *", "UTC", None)]
+        return create_app(
+            store=InMemoryStore(RUN),
+            audit=self.audit,
+            clock=self.clock,
+            access=access,
+            allowed_hosts=(HOST,),
+            version="0",
+            hooks=Hooks(Hook(f"https://{HOST}/hooks/fhir", SECRET), self.admissions.nudge, self.clock, EHR),
+            ward=Ward(
+                self.admissions, EHR, lambda runs: {}, lambda: timed, hand_tick, self.clock, "0"
+            ),
+        )  # fmt: skip
+
+
+def browser(app: FastAPI, scheme: str = "http") -> httpx.AsyncClient:
+    """A client that keeps cookies and says that its forms come from here."""
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app),
+        base_url=f"{scheme}://{HOST}",
+        headers={"sec-fetch-site": "same-origin"},
+    )
