@@ -93,7 +93,8 @@ class SmartBackendAuth(Auth):
     """SMART Backend Services: `client_credentials` with `private_key_jwt` (SMART App Launch 2.2).
 
     The token endpoint comes from `.well-known/smart-configuration`, else from the CapabilityStatement's
-    `oauth-uris`; one that is not on an allowed origin is not asked. Requests that need a token at the same time share one renewal; a 401 renews once.
+    `oauth-uris`; one that is not on an allowed origin is not asked. Requests that need a token at the same
+    time share one renewal; a 401 renews once.
     """
 
     def __init__(

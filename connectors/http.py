@@ -2,7 +2,8 @@
 
 It decides what is repeated (never an unsafe write), how long is waited, which redirects and links are
 followed (same origin, by hand), where requests go (the configured and allow-listed origins) and where
-credentials do (the configured one), and which error a failure is. It must never put a URL, which may hold a patient id, into a log or a message.
+credentials do (the configured one), and which error a failure is. It must never put a URL, which may hold a
+patient id, into a log or a message.
 """
 
 from __future__ import annotations
@@ -220,7 +221,7 @@ class Session:
                     await response.aclose()
         except TimeoutError:
             raise _timed_out(origin) from None
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as failure:
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError) as failure:
             raise explain_failure(failure, origin) from None
         meter.bytes += len(body)
         return response.status_code, response.headers, body
@@ -283,7 +284,8 @@ def explain_failure(failure: BaseException, origin: str) -> ConnectorError:
         return UntrustedTls(f"The TLS connection to {origin} failed: {_tls_reason(chain)}.")
     if any(isinstance(cause, ConnectionRefusedError) for cause in chain):
         return NothingListens(f"The connection to {origin} was refused.")
-    if isinstance(failure, httpx.InvalidURL | httpx.UnsupportedProtocol):
+    if isinstance(failure, httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
+        # httpx reads the host of a redirect that nobody has asked it to follow, and idna refuses some
         return BadUrl("A URL is not an http or https address.")
     if isinstance(failure, httpx.ConnectError):
         return UnreachableError(f"{origin} cannot be reached.", "Check the network between here and there.")

@@ -14,16 +14,20 @@ MAX_PORT = 65_535
 
 
 def origin_of(url: str | httpx.URL) -> str:
-    """Return `scheme://host:port` in lower case, with the default port written out. Raises BadUrl."""
+    """Return `scheme://host:port` in lower case, with the default port written out. Raises BadUrl.
+
+    The host is as it is looked up: `httpx.URL.host` would undo the ASCII form of a name, and not every such
+    form can be undone.
+    """
     try:
         parsed = httpx.URL(url)
+        host = parsed.raw_host.decode("ascii").lower()
     except (httpx.InvalidURL, TypeError, ValueError):
         raise BadUrl("A URL cannot be read.") from None
     port = parsed.port or _DEFAULT_PORT.get(parsed.scheme)
-    if not parsed.host or port is None or not 0 < port <= MAX_PORT:
+    if not host or port is None or not 0 < port <= MAX_PORT:
         raise BadUrl("A URL is not an http or https address.")
-    host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host.lower()
-    return f"{parsed.scheme}://{host}:{port}"
+    return f"{parsed.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def check_base_url(url: str, *, allow_plain_http: bool = False) -> str:
@@ -39,8 +43,12 @@ def check_base_url(url: str, *, allow_plain_http: bool = False) -> str:
 
 def refuse_plain_http(origin: str, *, allow_plain_http: bool) -> None:
     """Raise PlainHttp for http to any machine but this one, unless allowed."""
-    if origin.startswith("http://") and not allow_plain_http and not is_loopback(httpx.URL(origin).host):
+    if origin.startswith("http://") and not allow_plain_http and not is_loopback(_host(origin)):
         raise PlainHttp(f"Patient data would travel unencrypted to {origin}.")
+
+
+def _host(origin: str) -> str:
+    return origin.partition("://")[2].rpartition(":")[0].strip("[]")
 
 
 def is_loopback(host: str) -> bool:

@@ -1,9 +1,9 @@
-"""The wire: one transport that reaches the allowed origins alone, and never hands over more bytes than allowed,
-before or after decompression.
+"""The wire: one transport that reaches the allowed origins alone, and never hands over more bytes than
+allowed, before or after decompression.
 
 It sits below httpx's own reading and every flow of authentication, so that error bodies and the answers of
-token endpoints are bounded, and such endpoints checked, as well. Policy (what is repeated, followed, refused) is
-in `connectors.http`.
+token endpoints are bounded, and such endpoints checked, as well. Policy (what is repeated, followed, refused)
+is in `connectors.http`.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ from service.engine.weights import DEMONSTRATION_MODEL
 from service.errors import EpicrisisError, FilingError, RecordError, SettingsError
 from service.filing.stopped import is_stopped
 from service.grounding.claims import CitedClaim, judge_claims
+from service.hardening import describe, keep_memory_private, silence_crashes
 from service.identity.onetime import OneTimeToken
 from service.ports import Action, AuditEntry, RunId, RunState, StoredRun
 from service.record.assemble import assemble_record, resources_of
@@ -74,6 +75,7 @@ INTERRUPTED = 130
 NOT_FILED = 10
 STOPPED = 17
 STORE_FULL = 9
+INTERNAL = 1
 MAX_FILE_BYTES = 1 << 30
 
 app = typer.Typer(
@@ -293,7 +295,7 @@ def show(
     context: typer.Context, run: Annotated[str, typer.Argument(help="A run's id.")], as_json: AsJson = False
 ) -> None:
     """Show one stored summary as it was filed, with its sources."""
-    stored = _stored(context.obj, run)
+    stored = _stored(context.obj, run, Action.EXPORT if as_json else Action.VIEW)
     if as_json:
         print_json(stored)
         return
@@ -345,8 +347,9 @@ def _serve(settings: Settings, host: str, port: int) -> None:
     app = build_app(settings, announcement.one_time, announcement.tell_next)
     cert, key = tls or (None, None)
     config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, ssl_certfile=cert, ssl_keyfile=key
-    )
+        app, host=host, port=port, log_level="warning", log_config=None, access_log=False,
+        ssl_certfile=cert, ssl_keyfile=key,
+    )  # fmt: skip
     server = _AnnouncingServer(config, announcement)
     with suppress(KeyboardInterrupt):  # uvicorn repeats the Ctrl-C that ended it
         server.run()
@@ -447,7 +450,7 @@ async def _count_remotely(settings: Settings, chat: tuple[Any, ...]) -> int:
         await engine.aclose()
 
 
-def _stored(settings: Settings, run: str) -> StoredRun:
+def _stored(settings: Settings, run: str, action: Action) -> StoredRun:
     store, audit = open_store(settings)
     try:
         stored = store.get(RunId(run))
@@ -458,7 +461,7 @@ def _stored(settings: Settings, run: str) -> StoredRun:
                 "This summary is stopped: it is not shown.", "`epicrisis stop` lists what is halted."
             )
         seen = AuditEntry(
-            Action.VIEW,
+            action,
             "system:cli",
             stored.inputs.patient,
             utc_now(),
@@ -518,6 +521,8 @@ def _show_demo(report: DemoReport) -> None:
 
 def main() -> None:
     """Run the command line. Every failure ends in one sentence, an exit code, and nothing half-written."""
+    keep_memory_private()
+    silence_crashes()
     as_json = "--json" in sys.argv
     try:
         app()
@@ -527,14 +532,21 @@ def main() -> None:
         _end("interrupted", "Stopped.", "Nothing half-written remains.", INTERRUPTED, as_json)
     except (EpicrisisError, ConnectorError) as error:
         _end(error.code, error.message, error.advice, error.exit_code, as_json)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _end(
+                "disk_full",
+                "The disk is full.",
+                "Free some space; nothing half-written remains.",
+                STORE_FULL,
+                as_json,
+            )
+        stderr.print(describe(type(error), error.__traceback__), markup=False, soft_wrap=True)
         _end(
-            "disk_full",
-            "The disk is full.",
-            "Free some space; nothing half-written remains.",
-            STORE_FULL,
+            "internal",
+            f"This should not have happened ({type(error).__name__}).",
+            "Tell those who look after Epicrisis what is said above; it holds nothing of a patient.",
+            INTERNAL,
             as_json,
         )
 

@@ -191,7 +191,7 @@ def _note_task() -> None:
 
 
 def _let_go() -> None:
-    """Stop what is under way in this process: nothing is recorded of it, and the next start goes on with it."""
+    """Stop what is under way here: nothing is recorded of it, and the next start goes on with it."""
     for task in tuple(_tasks):
         task.cancel()
 

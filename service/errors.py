@@ -12,7 +12,7 @@
 Connector errors have a tree of their own (`connectors.errors`, exit codes 4, 5, 6 and 7).
 Exit code 0 is success, 1 an error of ours, 2 wrong usage, 10 a summary that is stored but not filed because
 the record is incomplete or the patient deceased (SAFETY 6, 18), 17 one that is stored but not filed because
-publishing is stopped (SAFETY 24), 130 Ctrl-C.
+publishing is stopped (SAFETY 24), 18 a pass in which some admissions failed, 130 Ctrl-C.
 
 Messages never hold patient data: what a resource said belongs in the store, not in an exception.
 """

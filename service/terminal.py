@@ -25,6 +25,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from service.hardening import PlainTraces, keep_short
+
 stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False, soft_wrap=True)
 
@@ -56,13 +58,18 @@ def tell_error(message: str, advice: str = "") -> None:
 
 
 def set_up_logging(level: str) -> None:
-    """Log to stderr. Libraries that print whole URLs or requests are kept quiet at any level."""
+    """Log to stderr. Libraries that print whole URLs or requests are kept quiet at any level.
+
+    Of an exception only its kind and place are told: its text may quote a record.
+    """
+    handler = RichHandler(console=stderr, show_path=False)
+    handler.setFormatter(PlainTraces("%(message)s"))
     logging.basicConfig(
         level=level.upper(),
-        format="%(message)s",
-        handlers=[RichHandler(console=stderr, show_path=False)],
+        handlers=[handler],
         force=True,
     )
+    logging.getLogger("asyncio").addFilter(keep_short)
     for name in ("httpx", "httpcore", "uvicorn.access", "asyncio", "multipart"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

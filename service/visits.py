@@ -181,7 +181,7 @@ class Visits:
             raise StoreError("A run that was made is not stored any more.")
         newer = await asyncio.to_thread(self._newer, run)
         if newer is not None:
-            return {"outcome": {"state": "unchanged", "run": newer}}
+            return await self._overtaken(run, newer)
         done = await self.summarizer.file_stored(run, ACTOR)
         row = await asyncio.to_thread(self._row, run)
         if row is not None and row.state is DocumentState.WITHDRAWN:
@@ -189,6 +189,20 @@ class Visits:
         if done.document:
             await self._withdraw_others(run)
         return {"outcome": _told(done.state, run.run_id, is_stopped=done.is_stopped)}
+
+    async def _overtaken(self, run: StoredRun, newer: str) -> Json:
+        """Leave a run unfiled that a newer one overtook; what a crash left of it on the server is withdrawn.
+
+        The run counts as failed, so that the same chart, should it come again, is told anew.
+        """
+        if await self.ehr.find_document(DOCUMENT_SYSTEM, run.inputs.key):
+            await self.summarizer.file_stored(run, ACTOR)  # now it is known here
+            row = await asyncio.to_thread(self._row, run)
+            if self.desk is not None and row is not None and row.state is DocumentState.DRAFT:
+                await lapse(self.desk, row, OUTDATED, ACTOR)
+        else:
+            await asyncio.to_thread(self.runs.finish, run.run_id, RunState.FAILED, "", "outdated")
+        return {"outcome": {"state": "unchanged", "run": newer}}
 
     def _newer(self, run: StoredRun) -> str | None:
         """Return the run of a draft that was made of a later state of this chart, where one was filed."""

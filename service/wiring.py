@@ -212,8 +212,11 @@ def model_folder(settings: Settings, say: Callable[[str], None] = lambda text: N
     return prepare_demonstration_model(settings.home / "models" / DEMONSTRATION_MODEL, say)
 
 
-def build_engine(settings: Settings, tell: Progress) -> ClosingEngine:
-    """Return the configured engine: scripted, a remote vLLM, or our own. Nothing is started yet."""
+def build_engine(settings: Settings, tell: Progress, cache_salt: str = "") -> ClosingEngine:
+    """Return the configured engine: scripted, a remote vLLM, or our own. Nothing is started yet.
+
+    Only requests with the same `cache_salt` share what the engine keeps of prompts.
+    """
     if settings.engine == "scripted":
         return ScriptedEngine()
     if settings.engine_url:
@@ -224,6 +227,7 @@ def build_engine(settings: Settings, tell: Progress) -> ClosingEngine:
             api_key=settings.engine_api_key.get_secret_value(),
             profile=_profile(settings, model),
             digest=settings.model_digest,
+            cache_salt=cache_salt,
         )
     say = partial(tell, "engine")
     folder = model_folder(settings, say)
@@ -233,7 +237,14 @@ def build_engine(settings: Settings, tell: Progress) -> ClosingEngine:
         profile=profile_for(settings.model or DEMONSTRATION_MODEL, settings.profile or None),
         on_progress=say,
         base_environment=settings.engine_environment(),
+        cache_salt=cache_salt,
     )
+
+
+def cache_salt_of(settings: Settings, client: FhirClient) -> str:
+    """Return what sets this installation, server and access apart at the engine; nobody else can guess it."""
+    _, cipher = _database(settings)
+    return cipher.keyed_hash("cache_salt", f"{client.base_url}\n{client.session.auth.profile}")
 
 
 def _profile(settings: Settings, model: str) -> Profile:
@@ -284,7 +295,7 @@ async def _open_use_case(
         client = fhir_client(settings, fhir_url)
         stack.push_async_callback(client.aclose)
         tell_collector = await stack.enter_async_context(telling_collector(settings, client, audit))
-        engine = build_engine(settings, tell)
+        engine = build_engine(settings, tell, cache_salt_of(settings, client))
         stack.push_async_callback(engine.aclose)
         ehr = FhirEhr(client, now=utc_now)
         summarizer = Summarizer(
@@ -611,7 +622,7 @@ def build_app(
         hooks=Hooks(wanted, admissions.nudge, utc_now, settings.fhir_url) if wanted is not None else None,
         ward=ApiWard(
             admissions, _server(settings), store.names, partial(_timed, settings), hand_tick,
-            utc_now, software_version(),
+            utc_now, software_version(), audit,
         ),
     )  # fmt: skip
 

@@ -90,7 +90,7 @@ async def _opened(
             response = await session.wire.send(request, auth=auth, stream=True)
     except TimeoutError:
         raise TimedOut(f"{origin} did not answer in time.") from None
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as failure:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError) as failure:
         raise explain_failure(failure, origin) from None
     try:
         is_left_off = bool(offset) and response.status_code == _NOTHING_LEFT

@@ -176,10 +176,10 @@ class Pages:
 
     def summary_as_json(self, request: Request, run_id: str) -> Response:
         """Return one summary as JSON."""
-        run = self.view(run_id, visitor_of(request))
+        run = self.view(run_id, visitor_of(request), Action.EXPORT)
         return Response(export_run(run), media_type="application/json")
 
-    def view(self, run_id: str, visitor: Visitor) -> StoredRun:
+    def view(self, run_id: str, visitor: Visitor, action: Action = Action.VIEW) -> StoredRun:
         """Return a run whose viewing is on record. Raises 400, 404, StoreError or AuditFailedError."""
         if not _RUN_ID.fullmatch(run_id):
             raise HTTPException(400)
@@ -189,7 +189,7 @@ class Pages:
         if is_stopped(run, self._store.stops()):
             raise HTTPException(423)
         entry = AuditEntry(
-            action=Action.VIEW,
+            action=action,
             actor=visitor.actor,
             patient=run.inputs.patient,
             at=self._clock(),

@@ -6,7 +6,7 @@ Both end in a session of our own. A sign-in that cannot be recorded does not hap
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -68,7 +68,7 @@ class LocalDoor:
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
         app.add_api_route(LOGIN_PATH, self.login, methods=["GET"], response_model=None)
-        add_logout(app, self.book)
+        add_logout(app, self.book, _nowhere)
 
     async def visitor_of(self, request: Request) -> Visitor | None:
         """Return the local user where the session is good. Raises StoreError."""
@@ -114,7 +114,14 @@ class OidcDoor:
         """Add the routes."""
         app.add_api_route(LOGIN_PATH, self.login, methods=["GET"], response_model=None)
         app.add_api_route(CALLBACK_PATH, self.callback, methods=["GET"], response_model=None)
-        add_logout(app, self.book)
+        add_logout(app, self.book, self._end_of_theirs)
+
+    async def _end_of_theirs(self) -> str:
+        """Return where the provider's own session ends, or an empty text."""
+        try:
+            return (await self.sign_in.provider.endpoints()).end_session
+        except ConnectorError:
+            return ""
 
     async def visitor_of(self, request: Request) -> Visitor | None:
         """Return who asks, by access token (RFC 6750) or by session."""
@@ -177,12 +184,16 @@ class OidcDoor:
 _UNSIGNED: Final = "This sign-in did not come to an end."
 
 
-def add_logout(app: FastAPI, book: Book) -> None:
-    """Add the route that ends a session."""
+async def _nowhere() -> str:
+    return ""
 
-    def logout(request: Request) -> Response:
-        book.end(visitor_of(request), read_cookie(request, SESSION))
-        answer = page("signedout.html")
+
+def add_logout(app: FastAPI, book: Book, elsewhere: Callable[[], Awaitable[str]]) -> None:
+    """Add the route that ends a session. `elsewhere` returns where the provider's own one is ended."""
+
+    async def logout(request: Request) -> Response:
+        await asyncio.to_thread(book.end, visitor_of(request), read_cookie(request, SESSION))
+        answer = page("signedout.html", link=await elsewhere())
         drop_cookie(request, answer, SESSION)
         return answer
 

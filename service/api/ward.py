@@ -18,7 +18,17 @@ from fastapi.responses import RedirectResponse, Response
 from service.admissions.words import sentence_for
 from service.api.gate import may, visitor_of
 from service.api.render import page
-from service.ports import Admission, AdmissionStore, Clock, RunId, Standing, Tick
+from service.ports import (
+    Action,
+    Admission,
+    AdmissionStore,
+    AuditEntry,
+    AuditLog,
+    Clock,
+    RunId,
+    Standing,
+    Tick,
+)
 from service.writeback.moment import show_instant
 
 PATH: Final = "/ward"
@@ -83,6 +93,7 @@ class Ward:
     """The id of a pass of a schedule that is asked for now."""
     clock: Clock
     version: str
+    audit: AuditLog
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
@@ -111,10 +122,12 @@ class Ward:
         name: Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")],
         act: Annotated[str, Path(pattern="^(pause|resume|run)$")],
     ) -> Response:
-        """Pause or resume a schedule, or have its pass made now. Raises 404."""
+        """Pause or resume a schedule, or have its pass made now. Raises 404, and StoreError."""
         if name not in {one.name for one in self.schedules()}:
             raise HTTPException(404)
         now = self.clock()
+        target = f"schedule:{name}:{act}"
+        self.audit.append(AuditEntry(Action.CONFIGURE, visitor_of(request).actor, "", now, target=target))
         if act == "run":
             self.store.begin_tick(Tick(self.hand_tick(name, now), name, now))
         else:

@@ -222,6 +222,7 @@ def check_trail(
     check = _Check(anchors, keys, mac_key)
     for row in rows:
         check.take(row)
+    check.end()
     for entry in loose:
         check.fault(Kind.INSERTED, entry)
     return check.report()
@@ -265,9 +266,8 @@ class _Check:
             self.fault(Kind.FORKED, link.number)
         self._before, self._newest = link, max(self._newest, link.number)
 
-    def report(self) -> Report:
-        """Return what it came to, with what the anchors say of the end."""
-        newest = self._anchors.newest
+    def end(self) -> None:
+        """Check the end, and what the anchors say of it."""
         highest = max(self._anchors.hashes, default=-1)
         if highest > self._newest:
             self.fault(Kind.TRUNCATED, self._newest + 1)
@@ -275,8 +275,12 @@ class _Check:
             self.fault(Kind.DELETED, 0)
         for line in self._anchors.edited:
             self.fault(Kind.ANCHOR_EDITED, line)
-        if newest is None and self._newest > 0 and self._anchors.are_kept:
+        if self._anchors.newest is None and self._newest > 0 and self._anchors.are_kept:
             self.fault(Kind.ANCHORS_MISSING, 0)
+
+    def report(self) -> Report:
+        """Return what it came to."""
+        newest = self._anchors.newest
         return Report(
             max(self._newest, 0),
             self._before.hash if self._before else "",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from service.admissions.words import sentence_for
+from service.commands.audit import record_change
 from service.errors import SettingsError
 from service.ports import Admission, Standing
 from service.settings import Settings
@@ -60,6 +61,8 @@ def retry(
     chosen = failed if everything else [one for one in failed if one.id == admission]
     if not chosen and not everything:
         raise SettingsError("This admission is not among those that failed.", "`epicrisis admissions`")
+    if chosen:
+        record_change(context.obj, f"admission:{admission or 'all'}:retry", {"admissions": len(chosen)})
     outcomes = asyncio.run(_retry(context.obj, chosen, fhir_url)) if chosen else []
     again = sum(one.get("state") == "failed" for one in outcomes)
     if as_json:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -13,10 +14,12 @@ import typer
 from service.audit.chain import Kind, Report
 from service.audit.send import Sent
 from service.errors import SettingsError
+from service.ports import Action, AuditEntry
 from service.settings import Settings
 from service.terminal import Steps, print_json, print_table, stdout, tell_error
-from service.wiring import audit_sender, fhir_client, open_store
+from service.wiring import audit_sender, fhir_client, open_store, utc_now
 
+ACTOR = "system:cli"
 BROKEN = 19
 SHOWN = 20
 _SENTENCES = {
@@ -87,6 +90,16 @@ async def _send(settings: Settings, fhir_url: str | None) -> Sent:
         ):
             assert sender is not None
             return await sender.send()
+    finally:
+        store.close()
+        audit.close()
+
+
+def record_change(settings: Settings, target: str, counts: Mapping[str, int] | None = None) -> None:
+    """Put on record that somebody is about to change how this installation works. Raises StoreError."""
+    store, audit = open_store(settings)
+    try:
+        audit.append(AuditEntry(Action.CONFIGURE, ACTOR, "", utc_now(), target=target, counts=counts or {}))
     finally:
         store.close()
         audit.close()

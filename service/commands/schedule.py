@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from service.commands.audit import record_change
 from service.commands.sweep import sweep
 from service.errors import SettingsError
 from service.ports import Tick
@@ -89,14 +90,21 @@ def resume(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
 @commands.command()
 def run(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Make a schedule's pass now, as `epicrisis sweep --schedule` does; the schedule goes on as before."""
+    _record(context.obj, name, "run")
     sweep(context, schedule=name, kind="", listed=None, group="", fhir_url=None, as_json=as_json)
 
 
 def _set(settings: Settings, name: str, is_paused: bool) -> None:
-    if name not in schedules(settings):
-        raise SettingsError("There is no such schedule.", "`epicrisis schedule list` lists them.")
+    _record(settings, name, "pause" if is_paused else "resume")
     with open_admissions(settings) as store:
         store.pause(name, is_paused, getpass.getuser(), utc_now())
+
+
+def _record(settings: Settings, name: str, act: str) -> None:
+    """Put on record what is about to be done to a schedule. Raises SettingsError where there is none."""
+    if name not in schedules(settings):
+        raise SettingsError("There is no such schedule.", "`epicrisis schedule list` lists them.")
+    record_change(settings, f"schedule:{name}:{act}")
 
 
 def _lines(settings: Settings) -> list[Line]:

@@ -4,7 +4,8 @@
 
 It runs COMMAND in its own process group and keeps its output in LOG (rotated). When standard input
 ends, because we closed it or were killed, or when COMMAND ends by itself, the whole group is ended:
-vLLM has child processes that would stay. It imports nothing of ours, so that it starts in 50 ms.
+vLLM has child processes that would stay. None of them leaves a core dump. It imports nothing of ours, so
+that it starts in 50 ms.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -54,6 +56,8 @@ def hold(log: Log, command: list[str]) -> int:
     """Run the command until it or standard input ends, then end the group. Returns its exit code."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError, ValueError):  # a core of the engine would hold charts
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     child = subprocess.Popen(  # noqa: S603 - the command is our parent's
         command,
         stdin=subprocess.DEVNULL,

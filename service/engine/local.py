@@ -38,6 +38,7 @@ class LocalEngine:
         start_timeout_s: float = START_TIMEOUT_S,
         machine: Machine | None = None,
         command: Command | None = None,
+        cache_salt: str = "",
     ) -> None:
         """`model` is the name it is served by, the folder's where it is left out.
 
@@ -57,7 +58,9 @@ class LocalEngine:
             on_progress=on_progress,
             start_timeout_s=start_timeout_s,
         )
-        self._client = OpenAIEngine("", self._model, profile=profile, api_key=key, wake=self._wake)
+        self._client = OpenAIEngine(
+            "", self._model, profile=profile, api_key=key, wake=self._wake, cache_salt=cache_salt
+        )
 
     async def describe(self) -> EngineInfo:
         """Say which model is served, from its files and flags. Starts nothing. Raises EngineError.

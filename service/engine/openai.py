@@ -7,8 +7,10 @@ A completion is whole or it is made again from its start: halves of two answers 
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from service.engine.tokens import FolderTokenizer
 from service.engine.wire import (
     BrokenAnswerError,
     PriorityError,
+    SaltError,
     StalledError,
     chat_body,
     chat_messages,
@@ -31,6 +34,7 @@ from service.engine.wire import (
 from service.errors import EngineError
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 Sleep = Callable[[float], Awaitable[None]]
 Wake = Callable[[], Awaitable[str]]
@@ -44,6 +48,9 @@ FIRST_TOKEN_S = 300.0
 """Before the first token come the queue, the prompt and the grammar."""
 NEXT_TOKEN_S = 30.0
 """Stuck Gemma 3 streams were reported: the connection stays open, and no token comes."""
+LONGEST_ANSWER_BYTES = 16 * 1024 * 1024
+"""Of an answer that is not streamed: a list of models, a count, an error."""
+_NOTHING: Mapping[str, Any] = {}
 _COUNTING = ThreadPoolExecutor(1, thread_name_prefix="count-tokens")
 """A thread of its own: those who wait for a count may hold every thread of the event loop's pool."""
 BAD_URL = ("The engine's URL is not an http or https URL.", "Set EPICRISIS_ENGINE_URL to http://HOST:PORT.")
@@ -86,6 +93,7 @@ class OpenAIEngine:
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Sleep = asyncio.sleep,
         wake: Wake | None = None,
+        cache_salt: str = "",
         attempts: int = ATTEMPTS,
         first_token_s: float = FIRST_TOKEN_S,
         next_token_s: float = NEXT_TOKEN_S,
@@ -102,6 +110,7 @@ class OpenAIEngine:
         self._first_token_s = first_token_s
         self._next_token_s = next_token_s
         self._with_priority = True
+        self._cache_salt = cache_salt
         self._tokenizer: FolderTokenizer | None = None
         self._agreeing = asyncio.Lock()
         self._info: EngineInfo | None = None
@@ -192,14 +201,18 @@ class OpenAIEngine:
 
     async def _complete(self, prompt: Prompt, tell: Callable[[str], None]) -> Completion:
         """Ask once. Raises BrokenAnswerError where asking again may help."""
-        fold, priority = self._profile.system_in_user_turn, self._with_priority
-        body = chat_body(prompt, self._model, fold_system=fold, with_priority=priority)
-        try:
-            return await self._stream(body, tell)
-        except PriorityError:
-            self._with_priority = False
-            body.pop("priority")
-            return await self._stream(body, tell)
+        while True:
+            body = chat_body(
+                prompt, self._model, fold_system=self._profile.system_in_user_turn,
+                with_priority=self._with_priority, cache_salt=self._cache_salt,
+            )  # fmt: skip
+            try:
+                return await self._stream(body, tell)
+            except PriorityError:
+                self._with_priority = False
+            except SaltError:
+                self._cache_salt = ""
+                _log.warning("The engine knows no cache_salt: whoever else asks it shares its prefix cache.")
 
     async def _stream(self, body: dict[str, Any], tell: Callable[[str], None]) -> Completion:
         loop = asyncio.get_running_loop()
@@ -210,7 +223,7 @@ class OpenAIEngine:
             async with asyncio.timeout(self._first_token_s) as watchdog:
                 response = await self._send(request)
                 try:
-                    await self._check(response, had_priority="priority" in body)
+                    await self._check(response, body)
                     async for line in split_lines(response.aiter_bytes()):
                         if answer.take(line, tell):
                             watchdog.reschedule(loop.time() + self._next_token_s)
@@ -239,10 +252,13 @@ class OpenAIEngine:
                 "Is it running, and is EPICRISIS_ENGINE_URL right?",
             ) from None
 
-    async def _check(self, response: httpx.Response, *, had_priority: bool = False) -> None:
+    async def _check(self, response: httpx.Response, asked: Mapping[str, Any] = _NOTHING) -> None:
         if response.status_code != 200:
-            body = (await response.aread()).decode("utf-8", errors="replace")
-            raise error_of(response.status_code, body, response.headers.get("Retry-After"), had_priority)
+            said = (await _whole(response)).decode("utf-8", errors="replace")
+            retry_after = response.headers.get("Retry-After")
+            raise error_of(
+                response.status_code, said, retry_after, "priority" in asked, "cache_salt" in asked
+            )
 
     async def _get(self, path: str) -> dict[str, Any]:
         return await self._fetch("GET", path, None)
@@ -258,10 +274,9 @@ class OpenAIEngine:
                 response = await self._send(request)
                 try:
                     await self._check(response)
-                    await response.aread()
+                    answer = json.loads(await _whole(response))
                 finally:
                     await response.aclose()
-            answer = response.json()
         except TimeoutError:
             raise StalledError(
                 "The engine does not answer.", "It may be overloaded or stuck: see its log."
@@ -336,6 +351,16 @@ class OpenAIEngine:
                 trust_env=False,
             )
         return self._client
+
+
+async def _whole(response: httpx.Response) -> bytes:
+    """Read an answer that is not a stream. Raises EngineError where it is larger than any that is meant."""
+    data = bytearray()
+    async for piece in response.aiter_bytes():
+        data += piece
+        if len(data) > LONGEST_ANSWER_BYTES:
+            raise EngineError("The engine's answer is too large.", "Is the URL that of a vLLM server?")
+    return bytes(data)
 
 
 class _Answer:

@@ -25,6 +25,7 @@ from service.engine.copying import answer_by_copying
 from service.engine.prompt import Message, Prompt, Sampling
 from service.engine.scripted import MODEL, PIECE, SCRIPTED_PROFILE, TOKEN, TOKENS_PER_TURN
 from service.engine.seats import Pace, Seats
+from service.hardening import keep_memory_private
 
 HOST = "127.0.0.1"
 LONGEST_BODY_BYTES = 64 * 1024 * 1024
@@ -336,6 +337,7 @@ async def serve(server: ScriptedServer) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and serve."""
+    keep_memory_private()
     parser = argparse.ArgumentParser(prog="python -m service.engine.scripted_server", description=__doc__)
     parser.add_argument(
         "--port", type=int, required=True, help="loopback port; 0 takes a free one and says it"

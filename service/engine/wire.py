@@ -35,6 +35,10 @@ class PriorityError(EngineError):
     """The server was started without priority scheduling."""
 
 
+class SaltError(EngineError):
+    """The server does not know `cache_salt`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """One event of a streamed answer. `is_token` is also true for a token that is not text."""
@@ -46,8 +50,14 @@ class Chunk:
     is_last: bool = False
 
 
-def chat_body(prompt: Prompt, model: str, *, fold_system: bool, with_priority: bool) -> dict[str, Any]:
-    """Return the JSON of a streamed chat completion."""
+def chat_body(
+    prompt: Prompt, model: str, *, fold_system: bool, with_priority: bool, cache_salt: str = ""
+) -> dict[str, Any]:
+    """Return the JSON of a streamed chat completion.
+
+    What is cached of a prompt serves requests with the same `cache_salt` alone (vLLM's prefix cache): how
+    fast an answer comes then tells nobody else what was asked before.
+    """
     sampling = prompt.sampling
     body: dict[str, Any] = {
         "model": model,
@@ -65,6 +75,8 @@ def chat_body(prompt: Prompt, model: str, *, fold_system: bool, with_priority: b
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if with_priority and prompt.priority:
         body["priority"] = prompt.priority
+    if cache_salt:
+        body["cache_salt"] = cache_salt
     return body
 
 
@@ -160,7 +172,9 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def error_of(status: int, body: str, retry_after: str | None, had_priority: bool) -> EngineError:
+def error_of(
+    status: int, body: str, retry_after: str | None, had_priority: bool, had_salt: bool = False
+) -> EngineError:
     """Return the error that an HTTP status stands for. The body is judged by, never repeated.
 
     vLLM's messages may quote the request, and so a patient.
@@ -181,6 +195,8 @@ def error_of(status: int, body: str, retry_after: str | None, had_priority: bool
             "It may be starting or overloaded: try again, and see its log.",
             _seconds(retry_after),
         )
+    if had_salt and "cache_salt" in body:
+        return SaltError("The engine does not know cache_salt.")
     return _refusal(status, body, had_priority)
 
 

@@ -12,7 +12,16 @@ from collections.abc import Collection, Iterator, Sequence
 from service.grounding.source import Source, content
 from service.grounding.summary import Verdict
 from service.grounding.wording import recorded_forms
-from service.grounding.words import NEGATIONS, PLAIN_WORDS, DateToken, Piece, fold, take_apart, words_of
+from service.grounding.words import (
+    NEGATIONS,
+    PLAIN_WORDS,
+    DateToken,
+    NumberToken,
+    Piece,
+    fold,
+    take_apart,
+    words_of,
+)
 from service.record.facts import Fact, Kind, Status
 
 Finding = tuple[Verdict, str]
@@ -242,30 +251,26 @@ def _says_name_whole(plain: str, source: Source) -> bool:
     return any(" ".join(form.casefold().split()) in told for form in recorded_forms(source.fact.name))
 
 
-def _tokens(text: str, units: frozenset[str]) -> list[str]:
-    """Return the numbers with their units and the content words of a text, in order."""
-    found: list[str] = []
+def _tokens(text: str, units: frozenset[str]) -> list[str | DateToken | NumberToken]:
+    """Return the numbers with their units, the dates and the content words of a text, in order."""
+    found: list[str | DateToken | NumberToken] = []
     position = 0
-    for piece in [*take_apart(text, units).pieces, None]:
-        end = piece.start if piece is not None else len(text)
-        found += [word for word in words_of(text[position:end]) if word not in PLAIN_WORDS]
-        if piece is not None:
-            token = piece.token
-            found.append(
-                repr(token) if isinstance(token, DateToken) else f"{token.text} {token.unit}".strip()
-            )
-            position = piece.end
-    return found
+    for piece in take_apart(text, units).pieces:
+        found += [*_told(text[position : piece.start]), piece.token]
+        position = piece.end
+    return [*found, *_told(text[position:])]
 
 
-def _follows(said: Sequence[str], recorded: Sequence[str]) -> bool:
+def _told(text: str) -> list[str]:
+    return [word for word in words_of(text) if word not in PLAIN_WORDS]
+
+
+def _follows(said: Sequence[object], recorded: Sequence[object]) -> bool:
     """Say whether the words told of a field stand in its order; told twice, each time anew.
 
     A word that the field holds twice says nothing of the order.
     """
     once = {word: recorded.index(word) for word in recorded if recorded.count(word) == 1}
-    if len(once) < 2:
-        return True
     run: list[int] = []
     for place in (once[word] for word in said if word in once):
         if place in run:

@@ -42,6 +42,8 @@ class Endpoints:
     scopes: tuple[str, ...]
     secret_in_form: bool
     """Whether the token endpoint takes our secret in the form alone."""
+    end_session: str = ""
+    """Where a person ends the provider's own session (RP-Initiated Logout 1.0); empty: nowhere."""
 
 
 @dataclass(slots=True)
@@ -144,13 +146,14 @@ def read_endpoints(document: Any, issuer: str) -> Endpoints:
         )
     methods = said.get("token_endpoint_auth_methods_supported")
     only_form = isinstance(methods, list) and "client_secret_basic" not in methods
-    scopes = said.get("scopes_supported")
+    scopes, end_session = said.get("scopes_supported"), said.get("end_session_endpoint")
     return Endpoints(
         authorization=_endpoint(said.get("authorization_endpoint"), None),
         token=_endpoint(said.get("token_endpoint"), issuer),
         jwks=_endpoint(said.get("jwks_uri"), issuer),
         scopes=tuple(one for one in WISHED_SCOPES if isinstance(scopes, list) and one in scopes),
         secret_in_form=only_form,
+        end_session=_endpoint(end_session, issuer) if end_session else "",
     )
 
 

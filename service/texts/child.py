@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO
 
+from service.hardening import keep_memory_private
 from service.texts.frames import REPLY, REQUEST, TOO_LARGE, TOO_MUCH_MEMORY, Said
 from service.texts.unreadable import Partial, Unreadable
 
@@ -90,10 +91,10 @@ def _die_with(parent: int) -> None:
 
 def _bound(memory_bytes: int) -> None:
     """Set limits that the parsers cannot lift. Not every system knows every limit."""
+    keep_memory_private()
     for limit, most in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_DATA, memory_bytes),
-        (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
     ):
         with suppress(OSError, ValueError):

@@ -36,14 +36,14 @@ class Gate(CutProxy):
     def __init__(self, upstream: str) -> None:
         super().__init__(upstream)
         self.hidden = self.refused = "nobody"
-        self.asked: list[str] = []
+        self.paths: list[str] = []
 
     def seen(self, part: str) -> bool:
         """Tell whether something was asked for."""
-        return any(part in path for path in self.asked)
+        return any(part in path for path in self.paths)
 
     def answer(self, request: Request) -> Answer:
-        self.asked.append(request.path)
+        self.paths.append(request.path)
         denied = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "forbidden"}]}
         asks = f"{request.path} {request.query} {request.body.decode('utf-8', 'replace')}"
         if self.hidden in asks and (

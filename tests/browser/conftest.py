@@ -90,6 +90,7 @@ def a_ward(folder: Path) -> Ward:
         hand_tick,
         lambda: CREATED + timedelta(minutes=5),
         "0.1.0",
+        InMemoryAudit(),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.mutation.__main__ import Judged, survivors, worker
 from tests.mutation.mutants import Mutant, apportion, sample
-from tests.mutation.worker import KILLED, SURVIVED, TIMEOUT
+from tests.mutation.worker import KILLED, SURVIVED, TIMEOUT, parted
 
 RULE = """def is_high(value: int) -> bool:
     \"\"\"Above ten.\"\"\"
@@ -83,6 +83,13 @@ def test_what_a_test_notices_is_killed_and_what_none_notices_survives(
         assert verdict(changed("return value > 10", "while True: pass")) == TIMEOUT
         assert ask({})["verdict"] == SURVIVED
     assert (project / "rules" / "high.py").read_text() == RULE
+
+
+def test_the_tests_named_for_a_module_run_apart_from_the_rest() -> None:
+    files = ["a/test_check.py", "a/test_check_words.py", "a/test_checks.py", "a/test_order.py"]
+    assert parted(files, "rules.check") == (files[:2], files[2:])
+    assert parted(files, "rules.none") == ([], files)
+    assert parted(files, "") == ([], files)
 
 
 def test_a_survivor_is_listed_with_its_place_and_its_change() -> None:

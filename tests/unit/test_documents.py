@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_every_setting_is_in_the_readme_and_every_one_named_there_exists() -> None:
-    named = {name.lower() for name in re.findall(r"EPICRISIS_([A-Z_]+[A-Z])", README)}
+    named = {name.lower() for name in re.findall(r"EPICRISIS_([A-Z0-9_]+[A-Z0-9])", README)}
     assert named == set(Settings.model_fields)
 
 

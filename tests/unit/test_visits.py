@@ -314,6 +314,28 @@ async def test_an_older_draft_is_not_filed_over_one_of_a_later_reading() -> None
     filed = await one.visits.file("a1", KIND, older)
     assert filed["outcome"] == {"state": "unchanged", "run": newer}
     assert len(one.chart.written) == 1
+    store.runs = [replace(run, read_at=NOW - timedelta(hours=1)) for run in store.runs]  # time goes by
+    one.chart.more = [STAY]
+    again = await one.visit()
+    assert again["state"] == "filed", "the older chart is there again, and told anew"
+    assert again["run"] not in (older, newer)
+
+
+async def test_what_a_crash_left_of_an_overtaken_run_on_the_server_is_known_here() -> None:
+    one = Round()
+    key = (await one.visits.read("a1", KIND))["key"]
+    older = (await one.visits.draft("a1", KIND, key))["run"]
+    await one.visits.file("a1", KIND, older)
+    one.bench.store.filed.clear()  # killed between the write and the note of it
+    one.chart.more = [STAY, allergy("new")]
+    newer = (await one.visit())["run"]
+    store = one.bench.store
+    store.runs = [
+        replace(run, read_at=NOW + timedelta(hours=1)) if run.run_id == newer else run for run in store.runs
+    ]
+    filed = await one.visits.file("a1", KIND, older)
+    assert filed["outcome"] == {"state": "unchanged", "run": newer}
+    assert {row.run_id for row in store.documents_of("Patient/1")} == {older, newer}
 
 
 @pytest.mark.parametrize(

@@ -253,11 +253,16 @@ async def test_a_port_that_is_taken_ends_no_worker_and_is_tried_again() -> None:
 
 async def test_what_is_older_than_is_kept_is_deleted() -> None:
     party = Party(keep_days=30)
-    before: list[datetime] = []
-    party.bench.store.forget_before = lambda at: before.append(at) or 0  # type: ignore[method-assign, func-returns-value]
+    asked: list[datetime] = []
+
+    def forget_before(before: datetime) -> int:
+        asked.append(before)
+        return 0
+
+    party.bench.store.forget_before = forget_before  # type: ignore[method-assign]
     async with party.at_work():
-        await until(lambda: bool(before))
-    assert before == party.look.forgotten == [NOW - timedelta(days=30)]
+        await until(lambda: bool(asked))
+    assert asked == party.look.forgotten == [NOW - timedelta(days=30)]
 
 
 async def test_a_worker_without_a_hook_subscribes_to_nothing() -> None:

@@ -105,8 +105,8 @@ def _text(document: Resource) -> str:
 
 
 def _identifier(document: Resource, system: str) -> str:
-    found = (one for one in document.get("identifier", ()) if one.get("system") == system)
-    return str(next(found, {}).get("value", ""))
+    found = (one["value"] for one in document.get("identifier", ()) if one.get("system") == system)
+    return str(next(found, ""))
 
 
 def _queue(stage: Stage) -> Queue:

@@ -66,7 +66,7 @@ class Queue:
             host=at.host, port=at.port, user=at.username, password=at.password, dbname=at.database,
             connect_timeout=2,
         ) as server:  # fmt: skip
-            return [server.execute(one.format("epicrisis_queue.")).fetchall() for one in questions]  # type: ignore[arg-type]
+            return [server.execute(one.format("epicrisis_queue.")).fetchall() for one in questions]
 
     def wait_for(self, moment: str, timeout_s: float) -> bool:
         """Wait until something is at this moment; False where nothing was in time."""

@@ -15,10 +15,10 @@ from fixtures.inpatients import fill, tiny_charts
 from service.engine.launch import server_command, server_environment, this_machine
 from service.engine.profiles import profile_for
 from service.engine.weights import digest_of
-from tests.acceptance.soak.ledger import take
+from tests.acceptance.soak.ledger import take, whole_drafts
 from tests.acceptance.soak.moments import Queue
 from tests.acceptance.soak.stage import Stage
-from tests.acceptance.soak.test_kills import come_to_rest, told, whole_drafts
+from tests.acceptance.soak.test_kills import come_to_rest, told
 from tests.acceptance.soak.wards import Wards
 from tests.conftest import missing
 

@@ -299,16 +299,20 @@ async def test_a_stay_that_ends_stops_its_visit_and_the_generation_it_waits_for(
     assert one not in desk.concluded
 
 
-async def test_a_worker_that_starts_again_goes_on_where_it_was_and_repeats_no_step(either: Place) -> None:
+async def test_a_worker_that_starts_again_goes_on_where_it_was_and_repeats_no_step(
+    either: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     desk, one = Desk(), either.name("a")
     desk.answers["file"] = [asyncio.Event()]
     async with either.worker(desk) as durable:
         visit = await durable.order("t", one, "admission")
         await until(lambda: desk.count("file") == 1)
+    assert await asyncio.to_thread(lambda: "threads are there again") == "threads are there again"
     again = Desk()
     async with either.worker(again) as durable:
         assert (await done(durable, visit))[0]["state"] == "filed"
     assert again.done == [f"file run-key-{one}", f"conclude {one}"]
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("seats", [1, 4])

@@ -47,7 +47,8 @@ class OidcServer:
         key = {**RSAKey.generate_key(2048).as_dict(private=True), "kid": kid, "use": "sig", "alg": "RS256"}
         given = {
             "issuer": self.issuer, "port": self.port, "secret": SECRET, "audience": AUDIENCE,
-            "tenant": TENANT, "redirect_uris": [self.redirect_uri], "accounts": ACCOUNTS, "jwks": {"keys": [key]},
+            "tenant": TENANT, "redirect_uris": [self.redirect_uri], "accounts": ACCOUNTS,
+            "jwks": {"keys": [key]},
         }  # fmt: skip
         (self.folder / "given.json").write_text(json.dumps(given))
         self.process = subprocess.Popen(

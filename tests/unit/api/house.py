@@ -123,7 +123,7 @@ class House:
             version="0",
             hooks=Hooks(Hook(f"https://{HOST}/hooks/fhir", SECRET), self.admissions.nudge, self.clock, EHR),
             ward=Ward(
-                self.admissions, EHR, lambda runs: {}, lambda: timed, hand_tick, self.clock, "0"
+                self.admissions, EHR, lambda runs: {}, lambda: timed, hand_tick, self.clock, "0", self.audit
             ),
         )  # fmt: skip
 

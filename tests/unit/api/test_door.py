@@ -14,7 +14,7 @@ from service.ports import Action
 from tests.conftest import CANARY
 from tests.unit.api.house import RUN, House, browser
 from tests.unit.api.markup import Markup
-from tests.unit.identity.issuer import id_claims
+from tests.unit.identity.issuer import ISSUER, id_claims
 
 
 @pytest.fixture
@@ -80,7 +80,10 @@ async def test_the_local_user_opens_a_summary_and_is_on_record(house: House) -> 
         await client.get(f"/login?token={house.one_time.value}")
         assert (await client.get(f"/runs/{RUN.run_id}")).status_code == 200
         assert (await client.post("/ward/schedules/morning/pause")).status_code == 303
-    assert acts(house)[1:] == [(Action.VIEW, "user:local", "ok")]
+    assert [(act, who) for act, who, _ in acts(house)[1:]] == [
+        (Action.VIEW, "user:local"),
+        (Action.CONFIGURE, "user:local"),
+    ]
     assert house.admissions.paused()["morning"][0] == "user:local"
 
 
@@ -139,6 +142,16 @@ async def sign_in(house: House, client: httpx.AsyncClient, path: str = "/login")
     begun = await client.get(path)
     assert begun.status_code == 303
     return await client.get("/callback", params=house.issuer.authorize(begun.headers["location"]))
+
+
+async def test_whoever_signs_out_is_led_to_the_end_of_the_providers_session_too(house: House) -> None:
+    async with browser(house.oidc()) as client:
+        await sign_in(house, client)
+        links = [a["href"] for a in Markup((await client.post("/logout")).text).all("a", "button")]
+        assert links == [f"{ISSUER}/logout", "/"]
+    async with browser(house.local()) as client:
+        await client.get(f"/login?token={house.one_time.value}")
+        assert [a["href"] for a in Markup((await client.post("/logout")).text).all("a", "button")] == ["/"]
 
 
 async def test_a_person_signs_in_at_the_provider_and_lands_where_they_wanted_to_go(house: House) -> None:

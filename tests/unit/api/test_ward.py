@@ -11,7 +11,7 @@ import pytest
 from fixtures.sample_run import sample_run
 from service.api.app import create_app
 from service.api.ward import ORDER, WORDS, Timed, Ward
-from service.ports import Admission, RunId, Standing, Tick
+from service.ports import Action, Admission, RunId, Standing, Tick
 from service.scheduler import hand_tick
 from service.store.cipher import Cipher
 from service.store.sweeps import SqlAdmissions
@@ -29,6 +29,7 @@ RUN = sample_run()
 class Site:
     store: SqlAdmissions
     client: httpx.AsyncClient
+    audit: InMemoryAudit
 
     def admit(self, standing: Standing, number: int = 1, **more: object) -> None:
         one = Admission(f"a{number}", EHR, "Patient/1", f"Encounter/{number}", standing=standing, since=NOW)
@@ -46,12 +47,14 @@ def site(tmp_path: Path) -> Iterator[Site]:
     store = SqlAdmissions(f"sqlite:///{tmp_path}/e.db", Cipher.from_file(tmp_path / "key"), lambda: NOW)
     timed = [Timed("morning", "30 5 * * *", "Europe/Berlin", NOW + timedelta(hours=1))]
     names = {RunId(RUN.run_id): RUN.summary.identity.name}
-    ward = Ward(store, EHR, lambda runs: names, lambda: timed, hand_tick, lambda: NOW, "0.1.0")
+    audit = InMemoryAudit()
+    ward = Ward(store, EHR, lambda runs: names, lambda: timed, hand_tick, lambda: NOW, "0.1.0", audit)
     app = create_app(
-        store=InMemoryStore(RUN), audit=InMemoryAudit(), access=OpenDoor(), clock=lambda: NOW,
+        store=InMemoryStore(RUN), audit=audit, access=OpenDoor(), clock=lambda: NOW,
         allowed_hosts=("127.0.0.1",), version="0.1.0", ward=ward,
     )  # fmt: skip
-    yield Site(store, httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1"))
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1")
+    yield Site(store, client, audit)
     store.close()
 
 
@@ -89,6 +92,19 @@ async def test_a_schedule_is_paused_and_goes_on(site: Site) -> None:
     assert "Paused by user:local since 28-Nov-2026 06:00 UTC" in (await site.page()).words
     assert await site.post("/ward/schedules/morning/resume") == 303
     assert "Next 28-Nov-2026 07:00 UTC" in (await site.page()).words
+
+
+@pytest.mark.parametrize("act", ["pause", "resume", "run"])
+async def test_what_is_done_to_a_schedule_is_on_record_and_what_cannot_be_is_not_done(
+    site: Site, act: str
+) -> None:
+    assert await site.post(f"/ward/schedules/morning/{act}") == 303
+    recorded = [(entry.action, entry.actor, entry.target) for entry in site.audit.entries]
+    assert recorded == [(Action.CONFIGURE, "user:local", f"schedule:morning:{act}")]
+    paused, tick = site.store.paused(), site.store.last_tick("morning")
+    site.audit.break_down()
+    assert await site.post("/ward/schedules/morning/pause") == 503
+    assert (site.store.paused(), site.store.last_tick("morning")) == (paused, tick)
 
 
 async def test_a_pass_that_is_asked_for_waits_for_the_scheduler(site: Site) -> None:

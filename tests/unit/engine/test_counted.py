@@ -22,7 +22,7 @@ async def test_what_two_tasks_ask_for_is_told_apart_and_their_own_tasks_count_wi
             await asyncio.gather(*[engine.generate(PROMPT) for _ in range(times)])
         return tally.calls
 
-    assert await asyncio.gather(ask(1), ask(3)) == [1, 3]
+    assert list(await asyncio.gather(ask(1), ask(3))) == [1, 3]
     with tallied() as outer:
         with tallied() as inner:
             await engine.generate(PROMPT)

@@ -168,3 +168,9 @@ def test_beginning_and_end_are_not_swapped() -> None:
     assert judged("Acute bronchitis resolved on 17-Feb-2012.", over)[0] is Verdict.SUPPORTED
     assert judged("Acute bronchitis resolved on 03-Feb-2012.", over)[1] == {"date_of_something_else"}
     assert "date_of_something_else" in judged("Acute bronchitis began 17-Feb-2012 and is resolved.", over)[1]
+
+
+def test_a_cancelled_value_is_no_part_of_its_own_series() -> None:
+    cancelled = replace(LAST, status=Status.CANCELLED)
+    assert judged("The latest sodium was 140 mmol/L on 08-Jul-2022.", cancelled)[0] is not Verdict.SUPPORTED
+    assert judged("The only sodium was 140 mmol/L on 08-Jul-2022.", cancelled)[0] is not Verdict.SUPPORTED

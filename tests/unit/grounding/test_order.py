@@ -266,6 +266,10 @@ def test_dates_and_units_keep_their_place_in_a_field() -> None:
                       value="red 01-May-2020, clear 02-May-2020")  # fmt: skip
     assert turned("Swab: red 2020-05-01, clear 2020-05-02.", finding) == []
     assert turned("Swab: clear 01-May-2020, red 02-May-2020.", finding) == ["words_in_another_order"]
+    assert turned("Swab: red 02-May-2020, clear 01-May-2020.", finding) == ["words_in_another_order"]
+    doses = replace(finding, value="take 5 mg, take 10 mg", text="Swab: take 5 mg, take 10 mg")
+    assert turned("Swab: take 5 mg, take 10 mg.", doses) == []
+    assert turned("Swab: take 10 mg, take 5 mg.", doses) == ["words_in_another_order"]
 
 
 def test_who_is_cited_for_a_birth_date_and_a_quotation_have_no_order() -> None:

@@ -294,6 +294,17 @@ def test_what_is_denied_is_not_derived(told: str) -> None:
     assert "negation_not_in_source" in judged(text, LAST, LOW, HIGH)[1]
 
 
+def test_a_denial_of_the_record_itself_denies_nothing_that_is_derived() -> None:
+    clear = replace(LAST, text=f"{LAST.text}, not hemolyzed")
+    told = "The latest sodium was 140 mmol/L on 08-Jul-2022, not hemolyzed."
+    assert judged(told, clear, LOW) == (Verdict.SUPPORTED, set())
+    verdict, reasons = judged(
+        "Not the latest sodium was 140 mmol/L, hemolyzed.".replace("the ", ""), clear, LOW
+    )
+    assert "negation_not_in_source" in reasons
+    assert verdict is Verdict.CONTRADICTED
+
+
 @pytest.mark.parametrize(
     "told", "was were had came measured showed reached returned recorded noted found".split()
 )

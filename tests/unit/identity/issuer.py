@@ -89,7 +89,9 @@ def signed_with_the_public_key(claims: Mapping[str, Any] | None = None) -> str:
     """HS256, keyed with what everybody knows: the classic confusion of a public key with a secret."""
     head = _part(msgspec.json.encode({"alg": "HS256", "kid": "RSA"}))
     body = _part(msgspec.json.encode(claims or access_claims()))
-    public = KEYS["RSA"].as_pem(private=False)
+    key = KEYS["RSA"]
+    assert isinstance(key, RSAKey)
+    public = key.as_pem(private=False)
     mac = hmac.new(public, f"{head}.{body}".encode(), hashlib.sha256).digest()
     return f"{head}.{body}.{_part(mac)}"
 
@@ -158,5 +160,6 @@ DISCOVERY = {
     "authorization_endpoint": f"{ISSUER}/authorize",
     "token_endpoint": f"{ISSUER}/token",
     "jwks_uri": f"{ISSUER}/jwks",
+    "end_session_endpoint": f"{ISSUER}/logout",
     "scopes_supported": ["openid", "profile", "email", "fhirUser"],
 }

@@ -169,6 +169,7 @@ async def test_a_public_client_and_one_whose_secret_goes_into_the_form(
         {"authorization_endpoint": "javascript:alert(1)"},
         {"authorization_endpoint": "http://elsewhere.example/"},
         {"authorization_endpoint": None},
+        {"end_session_endpoint": "https://evil.example/logout"},
     ],
 )
 async def test_a_discovery_document_that_leads_elsewhere_is_not_followed(

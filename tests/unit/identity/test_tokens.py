@@ -112,7 +112,8 @@ async def test_a_header_that_must_be_understood_is_not(extra: dict[str, Any]) ->
 
 
 async def test_header_parameters_of_other_vendors_are_no_fault() -> None:
-    token = access_token(**{"x5t#S256": "abc", "nonsense": 1})
+    more: dict[str, Any] = {"x5t#S256": "abc", "nonsense": 1}
+    token = encode({"alg": "ES256", "kid": "P-256", **more}, access_claims(), KEYS["P-256"])
     assert (await read_access_token(token, ring(), SERVICE, NOW))["sub"] == "sub-7"
 
 
