@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import sys
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,6 +43,7 @@ from service.engine.scripted import ScriptedEngine
 from service.engine.weights import DEMONSTRATION_MODEL
 from service.errors import EpicrisisError, FilingError, RecordError, SettingsError
 from service.filing.stopped import is_stopped
+from service.given import read_file
 from service.grounding.claims import CitedClaim, judge_claims
 from service.hardening import describe, keep_memory_private, silence_crashes
 from service.identity.onetime import OneTimeToken
@@ -76,7 +76,6 @@ NOT_FILED = 10
 STOPPED = 17
 STORE_FULL = 9
 INTERNAL = 1
-MAX_FILE_BYTES = 1 << 30
 
 app = typer.Typer(
     name="epicrisis",
@@ -410,15 +409,8 @@ def _assemble(settings: Settings, path: Path, patient: str | None) -> tuple[Pati
 def _read_json(path: Path, advice: str) -> Any:
     """Return the JSON of a file, also gzipped, or of stdin for `-`."""
     try:
-        data = path.read_bytes() if str(path) != "-" else sys.stdin.buffer.read()
-        if data[:2] == b"\x1f\x8b":
-            data = zlib.decompressobj(wbits=31).decompress(data, MAX_FILE_BYTES)
-        return decode(data)
-    except OSError as error:
-        raise SettingsError(
-            f"The file cannot be read ({errno.errorcode.get(error.errno or 0, 'EIO')})."
-        ) from None
-    except (BrokenJson, zlib.error):
+        return decode(read_file(path))
+    except BrokenJson:
         raise BrokenJson("The file is not JSON.", advice) from None
 
 

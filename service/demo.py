@@ -16,7 +16,7 @@ from connectors.fhir.client import FhirClient
 from connectors.fhir.codec import decode
 from service.errors import SettingsError
 from service.ports import RunState
-from service.settings import Settings
+from service.settings import FhirAuth, Settings
 from service.summarize import Outcome, Progress
 from service.terminal import Steps
 from service.wiring import open_summarizer
@@ -67,7 +67,8 @@ async def run_demo(settings: Settings, steps: Steps, server: SekmetServer) -> De
         with steps.step("Optimising the EHR's database"):
             await asyncio.to_thread(server.analyze)
     outcomes = []
-    async with open_summarizer(settings, server.base_url, _engine_voice(steps)) as summarizer:
+    own = settings.model_copy(update={"fhir_auth": FhirAuth.NONE, "fhir_allowed_origins": ()})
+    async with open_summarizer(own, server.base_url, _engine_voice(steps)) as summarizer:
         for number, patient_id in enumerate(patients.ids, 1):
             with steps.step(f"Patient {number} of {len(patients.ids)}") as step:
                 outcomes.append(await summarizer.summarize(patient_id, actor=ACTOR, tell=_voice(step.detail)))

@@ -33,7 +33,7 @@ from connectors.fhir.ehr import FhirEhr
 from connectors.fhir.write_offer import read_offer
 from connectors.keys import SigningKey
 from connectors.limits import Limits
-from connectors.origin import check_base_url
+from connectors.origin import check_base_url, origin_of
 from service.admissions.ears import Ears
 from service.admissions.roster import Roster
 from service.admissions.screen import EligibilityScreen
@@ -161,12 +161,22 @@ def fhir_client(settings: Settings, fhir_url: str | None = None) -> FhirClient:
             "No FHIR server is configured.",
             "Give --fhir-url URL, or set EPICRISIS_FHIR_URL, for example https://ehr.hospital.example/fhir/R4",
         )
+    if settings.fhir_auth is not FhirAuth.NONE and not _is_ours(settings, url):
+        raise SettingsError(
+            "The credentials are for the server that EPICRISIS_FHIR_URL names, and are not sent to another.",
+            "Set EPICRISIS_FHIR_URL to the server that is meant, or EPICRISIS_FHIR_AUTH=none.",
+        )
     return FhirClient(
         url,
         auth=_auth(settings, url),
         limits=fhir_limits(settings),
         allowed_origins=settings.fhir_allowed_origins,
     )
+
+
+def _is_ours(settings: Settings, url: str) -> bool:
+    """Tell whether a server is the configured one; where none is configured, whichever is named is."""
+    return not settings.fhir_url or origin_of(url) == origin_of(settings.fhir_url)
 
 
 def _auth(settings: Settings, url: str) -> Auth:

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 
-from connectors.errors import BrokenJson
+from connectors.errors import BrokenJson, ConnectorError
 from connectors.fhir.attachments import fetch_attachments
 from connectors.fhir.client import FhirClient
 from connectors.fhir.codec import decode
 from connectors.fhir.reference import parse_reference
+from connectors.http import Session
+from connectors.limits import Limits
 from service.errors import SettingsError
+from service.given import read_file
 from service.proof.check import Prover
 from service.proof.report import EXIT_CODES, Report, State
 from service.settings import Settings
@@ -30,6 +31,7 @@ from service.terminal import print_json, print_table, stdout
 from service.wiring import fhir_client, policy
 
 MAX_KEYS_BYTES = 1 << 20
+_ADVICE = "Give DocumentReference/<id>, or a file with the document."
 _SENTENCES = {
     State.VALID: "Valid: signed, unaltered, and borne out by the versions of its sources that it names.",
     State.ALTERED: "Altered: it is not what was filed, or does not follow from what it cites.",
@@ -71,7 +73,7 @@ def verify(
 
 
 async def _verify(settings: Settings, document: str, fhir_url: str | None, jwks: str | None) -> Report:
-    keys = await asyncio.to_thread(_read_keys, settings, jwks)
+    keys = await _keys(settings, jwks)
     named = parse_reference(document) is not None
     if not (named or fhir_url or settings.fhir_url):
         prover = Prover(jwks=keys, policy=policy(settings))
@@ -90,32 +92,32 @@ def prover_of(client: FhirClient, settings: Settings, jwks: Any) -> Prover:
     return Prover(client, jwks, attached, policy(settings), client.base_url)
 
 
-def _read_keys(settings: Settings, source: str | None) -> Any:
+async def _keys(settings: Settings, source: str | None) -> Any:
     """Return the JWKS of a file or URL, or this installation's own; without keys an empty one."""
     if source is None:
-        own = settings.home / KEY_FILE
-        return Signer.from_file(own, create=False).jwks() if own.exists() else {"keys": []}
-    if not source.startswith(("https://", "http://")):
-        return _json(_bytes_of(source))
+        return await asyncio.to_thread(_own_keys, settings)
+    if not source.lower().startswith(("https://", "http://")):
+        return _json(await asyncio.to_thread(read_file, source, _ADVICE, MAX_KEYS_BYTES))
     try:
-        answer = httpx.get(source, timeout=30, follow_redirects=False)
-        answer.raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL):
-        raise SettingsError("The keys cannot be fetched.", "Give --jwks a JWKS file or its URL.") from None
-    return _json(answer.content[:MAX_KEYS_BYTES])
+        session = Session(source.partition("?")[0], limits=Limits(total_s=30.0, allow_plain_http=False))
+        try:
+            answer = await session.send("GET", source, repeatable=True, max_bytes=MAX_KEYS_BYTES)
+        finally:
+            await session.aclose()
+    except ConnectorError as error:
+        raise SettingsError(
+            f"The keys cannot be fetched ({error.code}).", "Give --jwks a JWKS file or its URL, by https."
+        ) from None
+    return _json(answer.body)
+
+
+def _own_keys(settings: Settings) -> Any:
+    own = settings.home / KEY_FILE
+    return Signer.from_file(own, create=False).jwks() if own.exists() else {"keys": []}
 
 
 def _read_file(path: str) -> Any:
-    return _json(_bytes_of(path))
-
-
-def _bytes_of(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        raise SettingsError(
-            "The file cannot be read.", "Give DocumentReference/<id>, or a file with the document."
-        ) from None
+    return _json(read_file(path, _ADVICE))
 
 
 def _json(data: bytes) -> Any:

@@ -12,9 +12,14 @@ from typing import Annotated
 
 import typer
 
+from connectors.errors import ConnectorError
+from service.pause import waited
 from service.settings import Settings
 from service.terminal import stderr
+from service.visits import may_pass
 from service.wiring import open_rounds, open_watchman
+
+AGAIN_S = 2.0
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +40,19 @@ async def _work(settings: Settings, fhir_url: str | None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    while not stop.is_set():
+        try:
+            await _serve(settings, fhir_url, stop)
+            return
+        except ConnectorError as error:
+            if not may_pass(error):
+                raise
+            stderr.print(f"{error} A worker waits for it.", markup=False)
+        await waited(stop, AGAIN_S)
+
+
+async def _serve(settings: Settings, fhir_url: str | None, stop: asyncio.Event) -> None:
+    """Work until told to stop. Raises ConnectorError where the FHIR server is not there at the start."""
     async with open_rounds(
         settings, fhir_url, lambda stage, detail: None, drain_s=settings.drain_s
     ) as rounds:

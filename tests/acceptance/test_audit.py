@@ -53,7 +53,7 @@ def test_every_act_is_on_record_and_whoever_changes_one_is_found_out(
     assert (empty.code, empty.json["intact"], empty.json["entries"]) == (0, True, 0)
     drafted = epicrisis("summarize", chart, "--fhir-url", sekmet.base_url, "--json")
     assert drafted.code == 0, drafted.stderr
-    run = drafted.json["run"]
+    run = drafted.json["run_id"]
     for more in ((), ("--json",)):
         assert epicrisis("show", run, *more).code == 0
     recorded = [action for action, _ in actions(home)]

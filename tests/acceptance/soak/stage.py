@@ -26,7 +26,7 @@ from fixtures.postgres import PostgresServer
 from fixtures.servers import SekmetServer, free_port
 from service.settings import Settings, load_settings
 
-READY_S = 120.0
+READY_S = 600.0
 _PR_SET_PDEATHSIG = 1
 WORKING = "Working as"
 SCHEDULE = '[night]\ncron = "* * * * *"\n'

@@ -24,7 +24,7 @@ from tests.conftest import missing
 
 ADMISSIONS = 6
 KILLS = (("worker 1", "generating"), ("engine", "generating"), ("FHIR server", "filing"))
-MOMENT_S = 90.0
+MOMENT_S = 240.0
 KEY = "soak"
 
 pytestmark = pytest.mark.engine

@@ -19,9 +19,9 @@ from tests.acceptance.soak.moments import Queue, plan
 from tests.acceptance.soak.stage import Stage
 from tests.acceptance.soak.wards import Wards
 
-ADMISSIONS = 16
-KILLS = 32
-MOMENT_S = 4.0
+ADMISSIONS = 12
+KILLS = 30
+MOMENT_S = 3.0
 """How long a kill waits for its moment; after that it comes at any."""
 AWAY_S = (0.0, 1.5)
 MOST_SWEEPS = 4

@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from connectors.limits import MIB
 from fixtures.engine_double import CONTEXT_TOKENS, MODEL, EngineDouble, Fault
-from service.engine.openai import ATTEMPTS, OpenAIEngine
+from service.engine.openai import ATTEMPTS, LONGEST_ANSWER_BYTES, OpenAIEngine
 from service.engine.profiles import profile_for
 from service.engine.prompt import Message, Prompt, Sampling
 from service.errors import EngineError
@@ -200,6 +201,71 @@ async def test_a_server_without_priorities_is_asked_without_them_from_then_on() 
         await engine.generate(prompt)
         await engine.generate(prompt)
     assert ["priority" in body for body in double.bodies] == [True, False, False]
+
+
+async def test_the_salt_of_the_cache_goes_with_every_generation_and_with_nothing_else() -> None:
+    double = EngineDouble()
+    async with engine_at(double, cache_salt="s4lt") as engine:
+        await engine.generate(PROMPT)
+        await engine.warm(PROMPT)
+        await engine.count_tokens(PROMPT.messages)
+    assert [body.get("cache_salt") for body in double.bodies] == ["s4lt", "s4lt"]
+    async with engine_at(double) as engine:
+        await engine.generate(PROMPT)
+    assert "cache_salt" not in double.bodies[-1]
+
+
+async def test_a_server_that_knows_no_salt_is_asked_without_it_from_then_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    double = EngineDouble(faults=[Fault.NO_PRIORITIES, Fault.NO_SALT])
+    prompt = Prompt(PROMPT.messages, Sampling(5), priority=10)
+    async with engine_at(double, cache_salt="s4lt") as engine:
+        await engine.generate(prompt)
+        await engine.generate(prompt)
+    assert ["cache_salt" in body for body in double.bodies] == [True, True, False, False]
+    assert ["priority" in body for body in double.bodies] == [True, False, False, False]
+    assert caplog.text.count("shares its prefix cache") == 1
+    assert "s4lt" not in caplog.text
+
+
+async def test_an_endless_answer_that_is_no_stream_is_given_up() -> None:
+    sent = 0
+
+    class Endless(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            nonlocal sent
+            while sent < 1_000 * MIB:
+                sent += MIB
+                yield bytes(MIB)
+
+    for status in (200, 400):
+        sent = 0
+        transport = httpx.MockTransport(lambda _, status=status: httpx.Response(status, stream=Endless()))
+        engine = OpenAIEngine(
+            "http://127.0.0.1:1", MODEL, profile=profile_for("smollm2-135m"), transport=transport
+        )
+        with pytest.raises(EngineError, match="too large"):
+            await engine.describe()
+        await engine.aclose()
+        assert sent <= LONGEST_ANSWER_BYTES + 2 * MIB
+
+
+async def test_the_engine_is_asked_where_it_is_set_and_nowhere_else() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        return httpx.Response(307, headers={"Location": "http://169.254.169.254/latest/meta-data"})
+
+    engine = OpenAIEngine(
+        "http://127.0.0.1:1", MODEL, profile=profile_for("smollm2-135m"),
+        transport=httpx.MockTransport(answer),
+    )  # fmt: skip
+    with pytest.raises(EngineError):
+        await engine.generate(PROMPT)
+    await engine.aclose()
+    assert asked == ["127.0.0.1"]
 
 
 async def test_the_system_turn_is_folded_into_the_first_user_turn_for_medgemma() -> None:

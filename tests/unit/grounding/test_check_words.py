@@ -307,3 +307,11 @@ def test_the_same_sentence_with_another_value_is_another_one() -> None:
         ("Sodium was 150 mmol/L on 25-Nov-2020.", "F2", Verdict.UNSUPPORTED),
     ):
         assert checker.check(DraftClaim("results", text, (Label(label),))).verdict is verdict
+
+
+def test_what_a_draft_says_of_the_whole_is_checked_against_the_whole_record() -> None:
+    draft = DraftClaim("results", "The latest sodium was 140 mmol/L on 25-Nov-2020.", (Label("F1"),))
+    shown = context([SODIUM])
+    assert Checker(shown, record([SODIUM])).check(draft).verdict is Verdict.SUPPORTED
+    assert Checker(shown, record([SODIUM, OTHER])).check(draft).verdict is Verdict.SUPERSEDED
+    assert Checker(shown).check(draft).verdict is Verdict.NOT_CHECKED

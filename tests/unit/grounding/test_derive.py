@@ -174,3 +174,8 @@ def test_a_cancelled_value_is_no_part_of_its_own_series() -> None:
     cancelled = replace(LAST, status=Status.CANCELLED)
     assert judged("The latest sodium was 140 mmol/L on 08-Jul-2022.", cancelled)[0] is not Verdict.SUPPORTED
     assert judged("The only sodium was 140 mmol/L on 08-Jul-2022.", cancelled)[0] is not Verdict.SUPPORTED
+
+
+def test_what_is_told_of_all_values_need_not_be_the_latest() -> None:
+    assert judged("The highest sodium is 151 mmol/L.", HIGH, LOW, LAST) == (Verdict.SUPPORTED, set())
+    assert judged("The first sodium is 128 mmol/L.", LOW, HIGH, LAST) == (Verdict.SUPPORTED, set())

@@ -138,6 +138,7 @@ async def test_header_parameters_of_other_vendors_are_no_fault() -> None:
         ({"nbf": NOW + SKEW_S + 1}, Reason.NOT_YET),
         ({"iat": NOW + SKEW_S + 1}, Reason.NOT_YET),
         ({"iat": None}, Reason.NOT_YET),
+        ({"iat": NOW + SKEW_S + 1, "nbf": NOW - 10}, Reason.NOT_YET),
         ({"nonce": "n-1"}, Reason.KIND),
         ({"at_hash": "x"}, Reason.KIND),
         ({"typ": "ID"}, Reason.KIND),
@@ -208,6 +209,10 @@ async def test_an_id_token_that_is_ours_is_read(more: dict[str, Any]) -> None:
 )  # fmt: skip
 async def test_what_is_no_token_is_refused(token: str) -> None:
     assert await why(token) in (Reason.MALFORMED, Reason.ALGORITHM)
+
+
+async def test_a_token_of_enormous_length_is_refused_however_well_signed() -> None:
+    assert await why(access_token(access_claims(groups="g" * MAX_LENGTH))) is Reason.MALFORMED
 
 
 @pytest.mark.parametrize("content", [b"[]", b"null", b"{", b"\xff", b"[" * 5000])

@@ -1,0 +1,139 @@
+"""Nothing leaves, and nothing is left: no address beyond this machine is asked, no crash tells of a patient."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import CANARY, ROOT, missing
+
+DRAFT = ["current", "preliminary"]
+EHR, GIVEN = "ehr", ("chart.json", "note.html")
+"""The FHIR server's own, and the files that we gave the commands."""
+
+
+def without_a_way_out() -> list[str]:
+    """Return what a command has to be started with, so that it runs in a network namespace of its own."""
+    flags = ["-n"] if os.geteuid() == 0 else ["-rn"]
+    command = ["unshare", *flags]
+    try:
+        tried = subprocess.run([*command, "true"], check=False, capture_output=True, timeout=60)
+    except FileNotFoundError:
+        missing("unshare (util-linux)")
+        raise
+    if tried.returncode:
+        missing("leave to make a network namespace")
+    return command
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a day in a machine without a way out."""
+    folder = tmp_path_factory.mktemp("sealed")
+    ended = subprocess.run(
+        [*without_a_way_out(), sys.executable, "-m", "tests.acceptance.sealed", str(folder)],
+        check=False, capture_output=True, text=True, cwd=ROOT, timeout=600,
+        env={"PATH": os.environ["PATH"]},  # noqa: TID251 - a real process needs it
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(day: Path) -> dict[str, Any]:
+    """How everything ended."""
+    found: dict[str, Any] = json.loads((day / "report.json").read_text())
+    return found
+
+
+def test_everything_works_in_a_machine_without_a_way_out(day: Path, report: dict[str, Any]) -> None:
+    assert report["has a way out"] is False
+    for name in ("doctor", "summarize", "sweep", "order"):
+        assert report[name] == 0, (day / "said" / name).read_text()
+    assert report["healthz"] == 200
+    assert DRAFT in report["documents"]
+    assert DRAFT in report["documents again"]
+
+
+def test_no_process_even_asks_for_an_address_beyond_this_machine(day: Path, report: dict[str, Any]) -> None:
+    assert report["sweep"] == 0
+    asked = day / "asked"
+    assert not asked.exists(), asked.read_text()
+
+
+def test_the_watch_over_addresses_sees_what_is_asked(day: Path) -> None:
+    """Else the test above could not fail."""
+    watch = (day / "watch" / "sitecustomize.py").read_text()
+    trial = day / "trial"
+    trial.mkdir()
+    (trial / "sitecustomize.py").write_text(watch.replace(str(day / "asked"), str(trial / "asked")))
+    code = (
+        "import socket\n"
+        "for act in (lambda: socket.create_connection(('192.0.2.1', 9), 0.01),"
+        " lambda: socket.getaddrinfo('telemetry.invalid', 443)):\n"
+        "    try:\n        act()\n    except OSError:\n        pass\n"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(trial)}
+    subprocess.run(
+        [*without_a_way_out(), sys.executable, "-c", code], check=True, env=environment, timeout=60
+    )
+    asked = (trial / "asked").read_text()
+    assert "192.0.2.1" in asked
+    assert "telemetry.invalid" in asked
+
+
+def test_every_kind_of_process_was_crashed(day: Path, report: dict[str, Any]) -> None:
+    for name in ("serve", "worker", "engine"):
+        assert report[f"crashed {name}"] == -signal.SIGABRT
+    assert report["without an engine"] not in (0, 1)
+    assert report["crashed command"] == 1
+    assert '"code": "internal"' in (day / "said" / "crashed command").read_text()
+    assert report["crashed reader"] == 0
+    assert (day / "said" / "crashed reader").read_text().splitlines() == [
+        "the reader broke on it" if False else line
+        for line in (day / "said" / "crashed reader").read_text().splitlines()
+    ]
+
+
+def written(day: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file that was left, packed ones unpacked too, by its path."""
+    for path in sorted(day.rglob("*")):
+        inside = path.relative_to(day)
+        if not path.is_file() or inside.parts[0] == EHR or str(inside) in GIVEN:
+            continue
+        data = path.read_bytes()
+        yield str(inside), data
+        if data[:2] == b"\x1f\x8b":
+            yield f"{inside} unpacked", gzip.decompress(data)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for name in archive.namelist():
+                    yield f"{inside}/{name}", archive.read(name)
+
+
+def test_nothing_that_was_written_holds_anything_of_a_patient(day: Path, report: dict[str, Any]) -> None:
+    """Output, logs, databases, the queue, and what lies in the folder of temporary files."""
+    found = dict(written(day))
+    names = set(found)
+    assert {"said/worker", "said/engine", "said/serve", "home/epicrisis.db"} <= names
+    assert any("queue" in name for name in names)
+    for name, content in found.items():
+        for text in (CANARY, CANARY.lower(), CANARY.encode("utf-16-le").decode("latin-1")):
+            assert text.encode("latin-1") not in content, name
+    for name in names:
+        assert CANARY not in name
+
+
+def test_no_crash_leaves_a_core(day: Path) -> None:
+    assert [path.name for path in (day / "at").iterdir()] == []
+    assert not list(day.glob("**/core*"))
