@@ -7,8 +7,9 @@ import gzip
 import io
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from connectors.errors import BrokenJson
 from service.errors import SettingsError
@@ -37,20 +38,20 @@ def read_file(path: Path | str, advice: str = "", max_bytes: int = MAX_BYTES) ->
 
 
 def _unfolded(file: BinaryIO, max_bytes: int) -> bytes:
-    data = _bounded(file, max_bytes)
+    data = _bounded(file.read, max_bytes)
     if not data.startswith(_GZIP):
         return data
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
-            return _bounded(packed, max_bytes)
+            return _bounded(packed.read, max_bytes)
     except (OSError, EOFError, zlib.error):
         raise BrokenJson("The file is gzipped, and damaged.", "Pack it anew, or give it as it is.") from None
 
 
-def _bounded(file: IO[bytes], max_bytes: int) -> bytes:
+def _bounded(read: Callable[[int], bytes], max_bytes: int) -> bytes:
     """Read to the end, or to one byte more than is allowed: a device or a pipe may never end."""
     data = bytearray()
-    while piece := file.read(_PIECE):
+    while piece := read(_PIECE):
         data += piece
         _check(len(data), max_bytes)
     return bytes(data)

@@ -184,12 +184,14 @@ def sealed_bytes(patient: str | None, target: str | None, on_behalf: str | None)
 
 
 def digest_of(rows: Iterable[Mapping[Any, Any]]) -> tuple[int, str]:
-    """Return the last row (0: none) and the digest (hex) of the entries before the chain, given in order."""
+    """Return the last row (0: none) and the digest (hex) of the entries before the chain, given in order.
+
+    What is encrypted in them is left out: it is sealed anew when keys change.
+    """
     last, digest = 0, hashlib.sha256()
     for values in rows:
         last = values["id"]
-        closed = _canonical([_plain(values[name]) for name in SEALED])
-        digest.update(_canonical([last, hashlib.sha256(open_bytes(values)).hexdigest()]) + closed + b"\n")
+        digest.update(_canonical([last, hashlib.sha256(open_bytes(values)).hexdigest()]) + b"\n")
     return last, digest.hexdigest()
 
 

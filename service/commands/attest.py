@@ -16,12 +16,15 @@ from service.errors import SettingsError
 from service.filing.attest import amend as amend_document
 from service.filing.attest import attest as attest_document
 from service.filing.attest import attest_run
+from service.given import read_file
 from service.ports import RunId
 from service.settings import Settings
 from service.terminal import print_json, stdout
 from service.wiring import open_desk
 
 ACTOR = "system:cli"
+MAX_TEXT_BYTES = 1 << 20
+_ADVICE = "Give a text file in UTF-8."
 By = Annotated[str, typer.Option("--by", help="The clinician, as Practitioner/<id> on the FHIR server.")]
 FhirUrl = Annotated[str | None, typer.Option(help="FHIR base URL [EPICRISIS_FHIR_URL].")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")]
@@ -58,9 +61,9 @@ def amend(
 ) -> None:
     """Add a clinician's own text to an attested document, marked as theirs; the amended one replaces it."""
     try:
-        said = text.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise SettingsError("The file of the text cannot be read.", "Give a text file in UTF-8.") from None
+        said = read_file(text, _ADVICE, MAX_TEXT_BYTES).decode()
+    except UnicodeDecodeError:
+        raise SettingsError("The file of the text cannot be read.", _ADVICE) from None
     filed = asyncio.run(_amend(context.obj, document, by, said, fhir_url))
     print_json({"document": filed, "amended_by": by}) if as_json else stdout.print(f"amended: {filed}")
 

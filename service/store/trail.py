@@ -188,9 +188,9 @@ def entry_of(row: AuditTable) -> AuditEntry:
     )
 
 
-def digest_of_earlier(connection: Connection, last: int | None = None) -> tuple[int, str]:
-    """Return the last row and the digest of the entries before the chain: all, or those up to a row."""
-    return digest_of(_entries(connection, last))
+def digest_of_earlier(connection: Connection) -> tuple[int, str]:
+    """Return the last row and the digest of all entries, where there is no chain yet."""
+    return digest_of(_entries(connection))
 
 
 def _row_of(entry: AuditEntry, patient_hash: str) -> AuditTable:
@@ -244,8 +244,7 @@ def _rows(connection: Connection) -> Iterator[Row]:
 def _row(values: Mapping[Any, Any], connection: Connection) -> Row:
     link = _link_of(values)
     if link.number == 0:
-        last, digest = digest_of_earlier(connection, link.entry)
-        return Row(link, digest.encode() if last == link.entry else b"")
+        return _genesis_row(link, connection)
     if values["id"] is None:
         return Row(link, None)
     patient_hash = values["patient_hash"]
@@ -253,7 +252,21 @@ def _row(values: Mapping[Any, Any], connection: Connection) -> Row:
     return Row(link, open_bytes(values), _open(values, connection.dialect), named)
 
 
-def _entries(connection: Connection, until: int | None) -> Iterator[Mapping[Any, Any]]:
+def _genesis_row(link: Link, connection: Connection) -> Row:
+    """Return the genesis with what was recorded before it, as it is now; all of that must open, too."""
+    do_all_open = True
+
+    def opened() -> Iterator[Mapping[Any, Any]]:
+        nonlocal do_all_open
+        for values in _entries(connection, link.entry):
+            do_all_open = do_all_open and _open(values, connection.dialect) is not None
+            yield values
+
+    last, digest = digest_of(opened())
+    return Row(link, digest.encode() if do_all_open and last == link.entry else b"")
+
+
+def _entries(connection: Connection, until: int | None = None) -> Iterator[Mapping[Any, Any]]:
     """Every entry up to a row, in order, a page at a time."""
     last = 0
     while True:

@@ -2,9 +2,9 @@
 
     unshare -n python -m tests.acceptance.sealed FOLDER
 
-FOLDER holds afterwards: `report.json` (how each command ended), `said/` (what every process printed), `home/`
-(the installation), `tmp/` and `at/` (where they ran), and `asked` (every address beyond loopback that a process
-of ours tried to look up or to reach). The FHIR server's own data lie in `ehr/`, and are nobody's log.
+FOLDER holds afterwards: `report.json` (how each command ended), `said/` (what every process printed),
+`home/` (the installation), `tmp/` and `at/` (where they ran), and `asked` (every address beyond loopback that
+a process of ours tried to look up or to reach). The FHIR server's own data lie in `ehr/`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ content = open(sys.argv[1], "rb").read()
 for entry in ("abort", "fail"):
     reader = TextReader(entry=f"tests.acceptance.sealed:{entry}")
     found = reader.read([AttachedContent("a", content, "text/html", "text/html")])
-    sys.stdout.write(found["a"].reason + "\\n")
+    sys.stdout.write(found["a"].unread + "\\n")
 """
 
 
@@ -208,7 +208,10 @@ def live(day: Day) -> None:
     day.report["documents again"] = house.documents(3)
     day.crash(engine)
     house.condition(3, "news", f"{CANARY} has a fever")
-    day.epicrisis("without an engine", "summarize", house.patient(3), "--json")
+    asking = ("-m", "service.cli", "summarize", house.patient(3))
+    summary = day.process("summary", *asking, ready="Summarising")
+    time.sleep(5.0)  # by now it reads, or asks an engine that is not there
+    day.crash(summary)
     day.crash(worker)
     day.run("crashed command", "-c", CRASH_IN_A_COMMAND, str(chart))
     day.run("crashed reader", "-c", CRASH_OF_THE_READER, str(note))

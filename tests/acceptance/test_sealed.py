@@ -1,4 +1,4 @@
-"""Nothing leaves, and nothing is left: no address beyond this machine is asked, no crash tells of a patient."""
+"""Nothing leaves, and nothing is left: no address beyond here is asked, no crash tells of a patient."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from service.texts.frames import BROKE
 from tests.conftest import CANARY, ROOT, missing
 
 DRAFT = ["current", "preliminary"]
@@ -93,16 +94,14 @@ def test_the_watch_over_addresses_sees_what_is_asked(day: Path) -> None:
 
 
 def test_every_kind_of_process_was_crashed(day: Path, report: dict[str, Any]) -> None:
-    for name in ("serve", "worker", "engine"):
+    for name in ("serve", "worker", "engine", "summary"):
         assert report[f"crashed {name}"] == -signal.SIGABRT
-    assert report["without an engine"] not in (0, 1)
     assert report["crashed command"] == 1
     assert '"code": "internal"' in (day / "said" / "crashed command").read_text()
     assert report["crashed reader"] == 0
-    assert (day / "said" / "crashed reader").read_text().splitlines() == [
-        "the reader broke on it" if False else line
-        for line in (day / "said" / "crashed reader").read_text().splitlines()
-    ]
+    broken = (day / "said" / "crashed reader").read_text().splitlines()
+    assert len(broken) == 2
+    assert all(BROKE in line for line in broken)
 
 
 def written(day: Path) -> Iterator[tuple[str, bytes]]:

@@ -18,6 +18,7 @@ import pytest
 from fixtures.servers import SekmetServer
 from tests.acceptance.conftest import Ended, Run
 from tests.acceptance.house import House
+from tests.acceptance.test_audit import actions
 from tests.acceptance.test_rounds import Gate
 from tests.conftest import CANARY
 
@@ -119,6 +120,9 @@ def test_a_pass_by_hand_prints_its_counts_and_ends_with_18_where_something_faile
     last = next(one for one in epicrisis("schedule", "list", "--json", **given).json["schedules"])
     assert (last["last"]["runs"], last["last"]["unchanged"]) == (0, 2)
     assert last["last"]["tick"].startswith("ward@")
+    asked = [target for action, target in actions(house.home) if action == "configure"]
+    assert asked == [f"admission:{failed[0]['id']}:retry", "admission:all:retry", "schedule:ward:run"]
+    assert epicrisis("audit", "verify", "--json", **given).json["faults"] == []
 
 
 def test_a_list_by_hand_is_all_that_is_visited(house: House, epicrisis: Run, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_file_that_is_not_there_is_named_by_its_error_alone(tmp_path: Path) ->
     assert caught.value.advice == "Give another."
 
 
-@pytest.mark.parametrize("command", ["assemble", "check", "context", "verify"])
+@pytest.mark.parametrize("command", ["assemble", "check", "context", "verify", "amend"])
 def test_every_command_that_is_given_a_file_refuses_a_bomb(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,7 +92,8 @@ def test_every_command_that_is_given_a_file_refuses_a_bomb(
     monkeypatch.setenv("EPICRISIS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("service.given.read_file.__defaults__", ("", 8 * MIB))
     more = {"check": [str(path)], "context": ["--budget", "4000"]}.get(command, [])
-    monkeypatch.setattr("sys.argv", ["epicrisis", command, str(path), *more, "--json"])
+    given = ["DocumentReference/1", "--by", "Practitioner/1", "--text"] if command == "amend" else []
+    monkeypatch.setattr("sys.argv", ["epicrisis", command, *given, str(path), *more, "--json"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 3

@@ -67,7 +67,8 @@ def take(stage: Stage, wards: Wards) -> Ledger:
             ledger.drafts += len(drafts)
             _check(ledger, number, drafts, wards.told.get(number, []), proofs)
             ledger.stores += _disagreements(number, stay.encounter, drafts, known)
-    ledger.stores += [f"left in the queue: {one}" for one in _queue(stage).left()]
+    left = _queue(stage).left()
+    ledger.stores += [f"left in the queue: a {name}" for name, status in left if status == "PENDING"]
     return ledger
 
 

@@ -123,12 +123,16 @@ def attest_one(stage: Stage, wards: Wards, dice: random.Random) -> None:
 
 
 def come_to_rest(stage: Stage) -> list[dict[str, int]]:
-    """Sweep until a pass finds nothing to do."""
+    """Sweep until a pass finds nothing to do, and let the workers empty the queue."""
     sweeps: list[dict[str, int]] = []
     while len(sweeps) < MOST_SWEEPS:
         sweeps.append(stage.sweep())
         if not sweeps[-1]["runs"] and not sweeps[-1]["failed"]:
             break
+    queue, until = Queue(stage.folder / "home", stage.database_url), time.monotonic() + PATIENCE_S
+    while left := queue.left():
+        assert time.monotonic() < until, f"the queue does not get empty: {left}"
+        time.sleep(0.1)
     return sweeps
 
 

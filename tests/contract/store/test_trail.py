@@ -203,6 +203,7 @@ def test_what_was_recorded_before_the_chain_is_sealed_by_its_genesis(
     [
         f"UPDATE {ENTRY} SET outcome = 'x' WHERE id = 2",
         f"UPDATE {ENTRY} SET target = patient WHERE id = 1",
+        f"UPDATE {ENTRY} SET patient_hash = 'x' WHERE id = 1",
         f"DELETE FROM {ENTRY} WHERE id = 3",
         f"UPDATE {ENTRY} SET id = 0 WHERE id = 1",
         f"UPDATE {LINK} SET mac = 'x' WHERE number = 0",

@@ -134,6 +134,10 @@ async def test_what_is_no_draft_or_of_another_server_is_left_alone_at_the_end(be
     assert bench.ehr.asked == []
 
 
+def ended_of(bench: Bench) -> set[str]:
+    return {one.encounter for one in bench.store.stays.values() if not one.is_open}
+
+
 async def test_with_a_death_every_stay_of_the_patient_ends_and_with_a_discharge_only_one(
     bench: Bench,
 ) -> None:
@@ -142,10 +146,13 @@ async def test_with_a_death_every_stay_of_the_patient_ends_and_with_a_discharge_
     await bench.hear(event(Admitted, stay="Encounter/10"))
     known(bench, "Patient/2", "Encounter/11")
     await bench.hear(event(Admitted, "Patient/2", "Encounter/11"))
+    known(bench, stay="Encounter/12")
+    await bench.hear(event(Admitted, stay="Encounter/12"))
+    await bench.hear(event(Discharged, stay="Encounter/12", key="2"))
+    assert ended_of(bench) == {"Encounter/12"}
     known(bench)
     await bench.hear(event(Deceased, key="3"))
-    ended = {one.encounter for one in bench.store.stays.values() if not one.is_open}
-    assert ended == {"Encounter/9", "Encounter/10"}
+    assert ended_of(bench) == {"Encounter/9", "Encounter/10", "Encounter/12"}
 
 
 async def test_the_end_of_a_stay_that_nobody_looks_after_is_counted(bench: Bench) -> None:
@@ -267,6 +274,21 @@ async def test_a_stay_that_moves_to_another_patient_takes_nothing_from_the_first
     assert set(bench.ehr.asked) == {"DocumentReference/7"}
     assert bench.cancelled[0] == moved.id
     assert bench.ordered == [after]
+
+
+async def test_a_stay_that_moves_because_its_patient_was_merged_takes_all_of_the_retired_record_along(
+    bench: Bench,
+) -> None:
+    await admitted(bench)
+    bench.draft(7, "Patient/1", "Encounter/9")
+    bench.draft(8, "Patient/1", "Encounter/8")
+    known(bench, "Patient/2", "Encounter/9")
+    bench.resolver.answers["Patient/1"] = Resolved(
+        "Patient/2", reason=Unresolved.NO_STAY, retired=("Patient/1",)
+    )
+    await bench.hear(event(Merged, "Patient/2", "Encounter/9", retired=Subject("Patient/1")))
+    assert set(bench.ehr.asked) == {"DocumentReference/7", "DocumentReference/8"}
+    assert (bench.only().patient, bench.only().is_open) == ("Patient/2", True)
 
 
 async def test_a_stay_that_is_found_under_another_patient_gets_nothing_of_the_first(bench: Bench) -> None:

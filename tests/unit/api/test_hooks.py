@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass, field
 
 import httpx
@@ -99,3 +100,10 @@ async def test_a_body_that_is_too_large_or_no_notification_is_refused(
     assert await watchers.call(f"garbage {CANARY}".encode()) == 400
     assert watchers.nudges == 0
     assert CANARY not in caplog.text
+
+
+async def test_a_packed_body_is_not_unfolded(watchers: Watchers) -> None:
+    bomb = gzip.compress(bytes(20 * MAX_BYTES))
+    assert len(bomb) < MAX_BYTES
+    assert await watchers.call(bomb, headers={**HEADERS, "Content-Encoding": "gzip"}) == 400
+    assert watchers.nudges == 0

@@ -11,10 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from service.audit.chain import Anchors, Kind, Report, Row, check_trail, key_id_of
+from service.audit.chain import (
+    Anchors,
+    Kind,
+    Link,
+    Report,
+    Row,
+    TrailKeys,
+    check_trail,
+    digest_of,
+    key_id_of,
+    make_genesis,
+    make_link,
+    sealed_bytes,
+)
 from service.store.cipher import Cipher
 from service.store.database import open_cipher
-from service.store.trail import SqlAuditLog, _rows, keys_of
+from service.store.trail import _TYPES, SqlAuditLog, _rows, keys_of
 from tests.unit.audit.trails import Destructible, Ticking, entry_of, fill, open_log
 
 ENTRY, LINK = "epicrisis_audit_entry", "epicrisis_audit_link"
@@ -50,8 +63,9 @@ class Bench:
         found: tuple[object, ...] = self.raw.execute(statement, values).fetchone()
         return found
 
-    def text(self, column: str, sealed: bytes) -> bytes:
-        return zlib.decompress(self.cipher.unseal(sealed, f"{ENTRY}.{column}"))
+    def text(self, column: str, sealed: bytes) -> str | None:
+        with self.log.database.reading() as session:
+            return _TYPES[column].process_result_value(sealed, session.connection().dialect)
 
     def entry(self, number: int) -> int:
         (found,) = self.one(f"SELECT entry FROM {LINK} WHERE number = ?", number)
@@ -319,6 +333,34 @@ def test_another_trail_from_some_entry_on_is_not_the_one_that_was_anchored(bench
     bench.raw.execute("BEGIN IMMEDIATE")
     bench.restore()
     bench.raw.execute("COMMIT")
+
+
+def branch(beginning: Link, names: str, keys: TrailKeys) -> list[Row]:
+    """The rows of a chain, one for each name: as a database goes on, or a copy of it."""
+    rows = [Row(beginning, beginning.mac.encode())]
+    for number, name in enumerate(names, 1):
+        told, hidden = name.encode(), sealed_bytes("", name, None)
+        link = make_link(rows[-1].link, number, told, hidden, keys.own, keys.chain)
+        rows.append(Row(link, told, hidden, keys.nobody))
+    return rows
+
+
+@pytest.mark.parametrize("place", [1, 2, 3, 4])
+def test_an_entry_of_a_copy_that_went_on_for_itself_fits_nowhere_in_the_trail(
+    bench: Bench, place: int
+) -> None:
+    keys = keys_of(bench.cipher)
+    genesis = make_genesis(0, digest_of([])[1])
+    ours, theirs = branch(genesis, "abcde", keys), branch(genesis, "vwxyz", keys)
+
+    def found(rows: list[Row]) -> list[int]:
+        return [
+            fault.at for fault in check_trail(rows, [], Anchors(are_kept=False), keys, lambda _: None).faults
+        ]
+
+    assert found(ours) == found(theirs) == []
+    assert found([*ours[:place], theirs[place], *ours[place + 1 :]]) in ([place, place + 1], [place + 1])
+    assert found([*ours[:place], *theirs[place:]]) == ([] if place == 1 else [place])
 
 
 def test_after_a_patients_key_was_destroyed_the_chain_holds_and_nothing_left_tests_a_guess(

@@ -10,13 +10,15 @@ from service.ports import DocumentState, FiledDocument, Stop, StopScope, Wanted
 
 class _Held:
     def __init__(self, held: set[str], key: str) -> None:
-        self._held, self._key = held, key
-
-    def is_held(self) -> bool:
-        return self._key in self._held
+        self._held, self._key, self._is_open = held, key, True
 
     def close(self) -> None:
-        self._held.discard(self._key)
+        if self._is_open:
+            self._held.discard(self._key)
+        self._is_open = False
+
+    def is_held(self) -> bool:
+        return self._is_open
 
 
 class InMemoryDocuments:
