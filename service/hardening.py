@@ -31,7 +31,7 @@ def keep_memory_private() -> None:
     core, and the flag are. A new program resets the flag and keeps the other two. Not every system has them.
     """
     with suppress(OSError, ValueError):
-        pass
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):
         _FILTER.write_text("0")
     if sys.platform == "linux":
