@@ -53,7 +53,7 @@ def _bounded(read: Callable[[int], bytes], max_bytes: int) -> bytes:
     data = bytearray()
     while piece := read(_PIECE):
         data += piece
-        pass
+        _check(len(data), max_bytes)
     return bytes(data)
 
 

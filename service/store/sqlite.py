@@ -26,6 +26,8 @@ from service.store.place import BUSY_TIMEOUT_MS, LOG_NAME
 from service.store.schema import migrate
 
 _BUSY_POLL_S = 0.02
+CACHE_KIB = 512
+"""Of each connection; SQLite's own 2 MiB for each of some thirty is what a worker grew by."""
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
 """The write-ahead log grows by every chart that is kept, 100 MB and more: it is cut back after each turn."""
 _STRIPES = 256
@@ -158,6 +160,7 @@ def _prepare_connection(dbapi_connection: Any, _record: Any) -> None:
         f"journal_size_limit={LOG_LIMIT_BYTES}",
         "trusted_schema=OFF",
         "recursive_triggers=ON",
+        f"cache_size=-{CACHE_KIB}",
     ):
         dbapi_connection.execute(f"PRAGMA {pragma}").close()
 

@@ -120,17 +120,39 @@ def written(day: Path) -> Iterator[tuple[str, bytes]]:
                     yield f"{inside}/{name}", archive.read(name)
 
 
+def files_that_tell(day: Path) -> list[str]:
+    """Name every file that holds the patient's name, in its content or in its own name."""
+    spelled = [
+        text.encode(encoding)
+        for text in (CANARY, CANARY.lower(), CANARY.upper())
+        for encoding in ("utf-8", "utf-16-le", "utf-16-be")
+    ]
+    return [name for name, data in written(day) if CANARY in name or any(text in data for text in spelled)]
+
+
 def test_nothing_that_was_written_holds_anything_of_a_patient(day: Path, report: dict[str, Any]) -> None:
     """Output, logs, databases, the queue, and what lies in the folder of temporary files."""
-    found = dict(written(day))
-    names = set(found)
-    assert {"said/worker", "said/engine", "said/serve", "home/epicrisis.db"} <= names
+    names = {name for name, _ in written(day)}
+    assert {"said/worker", "said/engine", "said/serve", "said/summary", "home/epicrisis.db"} <= names
     assert any("queue" in name for name in names)
-    for name, content in found.items():
-        for text in (CANARY, CANARY.lower(), CANARY.encode("utf-16-le").decode("latin-1")):
-            assert text.encode("latin-1") not in content, name
-    for name in names:
-        assert CANARY not in name
+    assert files_that_tell(day) == []
+
+
+def test_a_name_that_was_written_anywhere_would_be_found(tmp_path: Path) -> None:
+    """Else the test above could not fail."""
+    (tmp_path / "said").mkdir()
+    (tmp_path / EHR).mkdir()
+    (tmp_path / EHR / "data").write_text(CANARY)
+    (tmp_path / "said" / "plain").write_text(f"patient {CANARY}")
+    (tmp_path / "said" / "wide").write_bytes(f"patient {CANARY}".encode("utf-16"))
+    (tmp_path / "said" / "packed").write_bytes(gzip.compress(CANARY.encode()))
+    (tmp_path / f"core.{CANARY}").write_bytes(b"")
+    (tmp_path / "innocent").write_text("patient")
+    with zipfile.ZipFile(tmp_path / "archive", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("inside", CANARY * 10)
+    assert sorted(files_that_tell(tmp_path)) == [
+        "archive/inside", f"core.{CANARY}", "said/packed unpacked", "said/plain", "said/wide",
+    ]  # fmt: skip
 
 
 def test_no_crash_leaves_a_core(day: Path) -> None:

@@ -58,6 +58,17 @@ async def test_nobody_unknown_has_a_body_read(tmp_path: Path) -> None:
     assert [e.action for e in house.audit.entries if e.action is not Action.REFUSED] == []
 
 
+async def test_a_body_that_does_not_say_its_size_is_cut_off_at_the_limit() -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"x" * 10, "more_body": True}
+
+    watched = bounded(receive, 25)
+    assert [len((await watched())["body"]) for _ in range(2)] == [10, 10]
+    with pytest.raises(BodyRefusedError) as refused:
+        await watched()
+    assert refused.value.status == 413
+
+
 async def test_a_body_that_trickles_is_given_up_when_its_time_is_over() -> None:
     async def receive() -> Message:
         await asyncio.sleep(0.02)
@@ -66,7 +77,7 @@ async def test_a_body_that_trickles_is_given_up_when_its_time_is_over() -> None:
     watched = bounded(receive, 10**6, within_s=0.05)
 
     async def read_all() -> None:
-        while True:
+        for _ in range(50):
             await watched()
 
     with pytest.raises(BodyRefusedError) as refused:

@@ -226,6 +226,15 @@ async def test_an_answer_that_nobody_asked_for_opens_nothing(house: House, query
     assert acts(house) == [(Action.REFUSED, "user:unknown", "state")]
 
 
+async def test_an_answer_that_says_something_twice_is_refused(house: House) -> None:
+    async with browser(house.oidc()) as client:
+        begun = await client.get("/login")
+        back = house.issuer.authorize(begun.headers["location"])
+        twice = [("code", "another"), *back.items()]
+        assert (await client.get("/callback", params=twice)).status_code == 401
+    assert house.kept.kept == {}
+
+
 async def test_a_provider_that_is_down_is_told_and_opens_nothing(house: House) -> None:
     async with browser(house.oidc()) as client:
         begun = await client.get("/login")
