@@ -21,6 +21,7 @@ from service.commands import (
     admissions,
     attest,
     audit,
+    keys,
     recall,
     schedule,
     stale,
@@ -315,7 +316,20 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-for command in (attest, withdraw, recall, stop, stale, verify, sweep, work, schedule, admissions, audit):
+for command in (
+    attest,
+    withdraw,
+    recall,
+    stop,
+    stale,
+    verify,
+    sweep,
+    work,
+    schedule,
+    admissions,
+    audit,
+    keys,
+):
     command.register(app)
 
 

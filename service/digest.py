@@ -228,7 +228,8 @@ class Digester:
             profile.name, profile.mode, profile.facts_per_request, profile.max_output_tokens,
             profile.temperature, self.rules_version, self.budget_tokens, self.seed,
         ]  # fmt: skip
-        return hashlib.sha256(msgspec.json.encode([made_by, of])).hexdigest()
+        digest = hashlib.sha256(msgspec.json.encode([made_by, of])).hexdigest()
+        return f"{digest} {patient.reference}"  # whose it is: the vault seals it so
 
     async def _kept(self, key: str, facts: Mapping[FactId, Fact]) -> tuple[Told, ...] | None:
         if self.vault is None:

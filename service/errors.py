@@ -7,6 +7,7 @@
     ├── RecordError          6   this patient cannot be summarised (merged, inactive, not the one asked for)
     ├── EngineError          8   the model's server does not start, answer or obey
     ├── StoreError           9   the disk is full, the key is missing, the database is damaged
+    │   └── ShreddedError    9   what was stored about this patient was destroyed for good
     └── FilingError         11   the server refused the document, or would drop its label
 
 Connector errors have a tree of their own (`connectors.errors`, exit codes 4, 5, 6 and 7).
@@ -58,6 +59,18 @@ class StoreError(EpicrisisError):
 
     code = "store"
     exit_code = 9
+
+
+class ShreddedError(StoreError):
+    """What was stored about a patient was destroyed, and nothing new is to be stored."""
+
+    code = "shredded"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "What was stored about this patient was destroyed.",
+            "Nothing new is stored about them before `epicrisis keys readmit`.",
+        )
 
 
 class FilingError(EpicrisisError):

@@ -28,13 +28,39 @@ def read_private(path: Path, what: str) -> bytes:
 def write_private(path: Path, content: bytes) -> None:
     """Write a new key file whole or not at all; where another process was first, its file stays."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    draft = _draft(path, content)
     try:
         with suppress(FileExistsError):
             os.link(draft, path)
     finally:
         draft.unlink()
+    _settle(path.parent)
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Write a key file whole in place of one that is there; a crash leaves one of them. Raises OSError."""
+    draft = _draft(path, content)
+    try:
+        draft.replace(path)
+    except OSError:
+        draft.unlink()
+        raise
+    _settle(path.parent)
+
+
+def _draft(path: Path, content: bytes) -> Path:
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return draft
+
+
+def _settle(folder: Path) -> None:
+    """Let the folder's new entry reach the disk, too: a key must be there before what it seals."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -294,6 +294,10 @@ class DocumentStore(Protocol):
         ...
 
 
+SHREDDED = "shredded"
+"""Reason of an admission whose patient's data key was destroyed: the stay has ended for us."""
+
+
 class Standing(StrEnum):
     """Where an admission's summary stands."""
 

@@ -47,6 +47,11 @@ class Settings(BaseSettings):
     key_file: Path | None = None
     """File of the key that encrypts stored patient text; empty means `home/key`."""
 
+    master_key: SecretStr = SecretStr("")
+    """Master key of what is stored (32 bytes in base64), where it is not to lie in a file of this machine."""
+    master_key_previous: SecretStr = SecretStr("")
+    """The one before it, until `epicrisis keys rotate` has run."""
+
     fhir_url: str = ""
     """Base URL of the FHIR server, for example https://ehr.hospital.example/fhir/R4"""
     fhir_auth: FhirAuth = FhirAuth.NONE

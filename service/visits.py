@@ -21,6 +21,7 @@ from service.filing.desk import Desk
 from service.filing.withdraw import DISCHARGED, EXPIRED, lapse
 from service.ports import (
     DOCUMENT_SYSTEM,
+    SHREDDED,
     Admission,
     AdmissionStore,
     Clock,
@@ -144,7 +145,7 @@ class Visits:
 
     async def _read(self, admission_id: str, kind: str) -> Json:
         admission = await self._admission(admission_id)
-        why = "ended" if not admission.is_open else await self.screen.before(admission)
+        why = _over(admission) or await self.screen.before(admission)
         if why:
             return _skipped(why)
         ready = await self.summarizer.prepare(
@@ -162,8 +163,8 @@ class Visits:
 
     async def _draft(self, admission_id: str, kind: str, key: str) -> Json:
         admission = await self._admission(admission_id)
-        if not admission.is_open:
-            return _skipped("ended")
+        if why := _over(admission):
+            return _skipped(why)
         stored = await asyncio.to_thread(self.runs.find_by_key, key)
         if stored is not None:
             return {"run": stored.run_id}
@@ -174,8 +175,8 @@ class Visits:
 
     async def _file(self, admission_id: str, kind: str, run_id: str) -> Json:
         admission = await self._admission(admission_id)
-        if not admission.is_open:
-            return _skipped("ended")
+        if why := _over(admission):
+            return _skipped(why)
         run = await asyncio.to_thread(self.runs.get, RunId(run_id))
         if run is None:
             raise StoreError("A run that was made is not stored any more.")
@@ -307,6 +308,13 @@ class Visits:
     def _row(self, run: StoredRun) -> FiledDocument | None:
         rows = [row for row in self.runs.documents_of(run.inputs.patient) if row.run_id == run.run_id]
         return rows[0] if rows else None
+
+
+def _over(admission: Admission) -> str:
+    """Return why nothing is made for a stay any more; nothing while it goes on."""
+    if admission.is_open:
+        return ""
+    return SHREDDED if admission.reason == SHREDDED else "ended"
 
 
 def may_pass(error: ConnectorError | EpicrisisError) -> bool:

@@ -75,7 +75,8 @@ from service.settings import FhirAuth, Settings
 from service.signing import KEY_FILE, Signer
 from service.staleness import Lookout, Staleness
 from service.store.cipher import Cipher
-from service.store.database import open_cipher
+from service.store.database import Database, open_cipher
+from service.store.keys import KeyRoom
 from service.store.outbox import SqlOutbox
 from service.store.sessions import SqlSessions
 from service.store.sql import SqlStore
@@ -140,7 +141,25 @@ def open_vault(settings: Settings) -> SqlVault | None:
 
 def _database(settings: Settings) -> tuple[str, Cipher]:
     url = settings.database_url or f"sqlite:///{(settings.home / 'epicrisis.db').resolve()}"
-    return url, open_cipher(settings.key_file or settings.home / "key", url)
+    secrets_given = (settings.master_key, settings.master_key_previous)
+    return url, open_cipher(key_file(settings), url, *(one.get_secret_value() for one in secrets_given))
+
+
+def key_file(settings: Settings) -> Path:
+    """Return the path of the key file, whether there is one or not."""
+    return settings.key_file or settings.home / "key"
+
+
+@contextmanager
+def open_keys(settings: Settings) -> Iterator[KeyRoom]:
+    """Open what changes the keys of the database. Raises StoreError."""
+    url, cipher = _database(settings)
+    database = Database(url, cipher)
+    try:
+        own = None if settings.master_key.get_secret_value() else key_file(settings)
+        yield KeyRoom(database, utc_now, own)
+    finally:
+        database.close()
 
 
 def fhir_limits(settings: Settings) -> Limits:

@@ -8,6 +8,7 @@ from service.eligibility import Reason, sentence_of
 _SENTENCES = {
     "ended": "The stay is over, or was cancelled.",
     "withdrawn": "A person withdrew this summary; the chart has not changed since.",
+    "shredded": "What was stored about this patient was destroyed, and nothing new is made.",
     "incomplete": "A part of the chart that matters could not be read, so nothing was filed.",
     "deceased": "The patient has died.",
     "stopped": "Publishing is stopped.",

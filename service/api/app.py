@@ -27,7 +27,7 @@ from service.api.render import page, plain_page
 from service.api.security import HostAllowList, SecurityHeaders, check_bind
 from service.api.table import check_routes, read_table
 from service.api.ward import Ward
-from service.errors import StoreError
+from service.errors import ShreddedError, StoreError
 from service.filing.stopped import is_stopped
 from service.identity.visitor import Visitor
 from service.ports import Action, AuditEntry, AuditLog, Clock, FilingStore, RunId, StoredRun
@@ -46,6 +46,7 @@ _SENTENCES: Final = {
     400: "Epicrisis does not understand this address.",
     404: "There is no such page or summary here.",
     405: "This page can be read, and nothing else.",
+    410: "What was stored about this patient was destroyed. The chart is not affected.",
     423: "This summary is stopped: it is not shown until the stop is lifted. The chart is not affected.",
 }
 _BACK: Final = "Go back to the list of summaries."
@@ -156,7 +157,10 @@ class Pages:
         stops = self._store.stops()
 
         def is_hidden(run_id: RunId) -> bool:
-            run = self._store.get(run_id) if stops else None
+            try:
+                run = self._store.get(run_id) if stops else None
+            except ShreddedError:  # nothing is left that could be hidden
+                return False
             return run is not None and is_stopped(run, stops)
 
         return is_hidden
@@ -218,6 +222,9 @@ def _add_errors(app: FastAPI) -> None:
     async def misunderstood(request: Request, error: Exception) -> Response:
         return plain_page(400, _SENTENCES[400], _BACK)
 
+    async def destroyed(request: Request, error: Exception) -> Response:
+        return plain_page(410, _SENTENCES[410], _BACK)
+
     async def unreadable(request: Request, error: Exception) -> Response:
         return plain_page(
             503,
@@ -234,5 +241,6 @@ def _add_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(StarletteHTTPException, refused)
     app.add_exception_handler(RequestValidationError, misunderstood)
+    app.add_exception_handler(ShreddedError, destroyed)
     app.add_exception_handler(StoreError, unreadable)
     app.add_exception_handler(AuditFailedError, unrecorded)

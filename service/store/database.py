@@ -1,4 +1,4 @@
-"""One database: its engine, its migrations, its key check, and the transactions that everything runs in.
+"""One database: its engine, its migrations, its keys, and the transactions that everything runs in.
 
 SQLite in a file or PostgreSQL, by the URL alone; what the two do differently lies in `sqlite` and `postgres`.
 """
@@ -18,11 +18,14 @@ from service.errors import StoreError
 from service.ports import Right
 from service.store.cipher import Cipher
 from service.store.columns import attach_cipher
+from service.store.envelope import Envelope
 from service.store.failure import told_plainly
 from service.store.place import LOG_NAME, Place
 from service.store.sqlite import SqliteFile
 from service.store.tables import KeyCheckTable
 
+PATIENT = "patient"
+"""Purpose of the keyed hash by which a patient's rows and key are found."""
 _CHECK = "epicrisis"
 _EXAMPLES = "For example sqlite:////var/lib/epicrisis/epicrisis.db or postgresql+psycopg://user:password@host/epicrisis"
 _POSTGRES = ("postgresql+psycopg", "postgresql", "postgres")
@@ -35,9 +38,10 @@ class Database:
     def __init__(self, url: str, cipher: Cipher) -> None:
         """Open, migrating and locking down the file first. Raises StoreError."""
         self.cipher = cipher
+        self.envelope = Envelope(cipher)
         self._place = place_of(url)
         self.engine = _open(self._place)
-        attach_cipher(self.engine, cipher)
+        attach_cipher(self.engine, self.envelope)
         self._reader = self._place.reader(self.engine)
         self._writer = self._place.writer(self.engine)
         try:
@@ -53,21 +57,58 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """One consistent view. Raises StoreError."""
-        with told_plainly(), Session(self._reader) as session:
+        with told_plainly(), Session(self._reader) as session, self.envelope.within(session):
             yield session
 
     @contextmanager
-    def writing(self, *, alone: bool = True) -> Iterator[Session]:
+    def writing(self, *, alone: bool = True, about: str = "") -> Iterator[Session]:
         """One transaction: all of it is stored, or nothing. Raises StoreError.
 
         What is read in it stays true until it ends, for all others that are `alone` wait. False is for
         transactions that only insert, or whose one statement cannot lose a race: PostgreSQL then runs them
         beside each other.
+
+        With `about`, a patient (`Patient/1`), all that is stored is sealed under that patient's data key.
+        Raises ShreddedError where it was destroyed.
         """
         with told_plainly(), Session(self._writer) as session, session.begin():
             if alone:
                 self._place.exclude_writers(session)
-            yield session
+            with self.envelope.within(session), self.sealing_for(about):
+                yield session
+                session.flush()
+
+    @contextmanager
+    def sealing_for(self, patient: str) -> Iterator[None]:
+        """Seal under a patient's data key while the block runs, inside of `writing`; for "" the house's.
+
+        Raises ShreddedError.
+        """
+        if not patient:
+            yield
+            return
+        with self.envelope.about(self.hash_of(patient)):
+            yield
+
+    def hash_of(self, patient: str) -> str:
+        """Return the keyed hash by which the rows of a patient (`Patient/1`) are found."""
+        return self.cipher.keyed_hash(PATIENT, patient)
+
+    def patient_mac_key(self, patient: str) -> bytes | None:
+        """Return the key that authenticates audit entries about a patient; None where it was destroyed.
+
+        None, too, where nothing was ever stored about them. Raises StoreError.
+        """
+        with self.reading():
+            return self.envelope.mac_key(self.hash_of(patient))
+
+    def scrub(self) -> None:
+        """Let nothing that was overwritten stay in the database's files. Raises StoreError.
+
+        What the server of a PostgreSQL database keeps besides (its log, its archive) is its operator's.
+        """
+        with told_plainly():
+            self._place.scrub(self.engine)
 
     def hold(self, key: str) -> Right | None:
         """Return a lock on a key, or None where another task or process has it. Raises StoreError.
@@ -82,35 +123,64 @@ class Database:
         with told_plainly():
             return self._place.describe(self.engine)
 
+    def compact(self) -> None:
+        """Write the database's files anew, so that nothing from before is left in them. Raises StoreError."""
+        with told_plainly():
+            self._place.compact(self.engine)
+
+    @contextmanager
+    def without_triggers(self, session: Session, table: str) -> Iterator[None]:
+        """Let this transaction alone change what the triggers of a table refuse. Raises StoreError."""
+        again = self._place.drop_triggers(session, table)
+        yield
+        session.flush()
+        for statement in again:
+            session.connection().exec_driver_sql(statement)
+
     def _check_key(self) -> None:
-        expected = self.cipher.keyed_hash("key check", _CHECK)
+        """Open the house's keys, made with the first use. Raises StoreError where the key is another one."""
         with self.reading() as session:
+            is_known = self.envelope.find_house()
             check = session.get(KeyCheckTable, 1)  # an unknown key raises here
-        if check is None:
-            check = self._introduce_key(expected)
-        if check.lookup_hash != expected:
+        if not is_known or check is None:
+            self._introduce_keys()
+            with self.reading() as session:
+                self.envelope.find_house()
+                check = session.get(KeyCheckTable, 1)
+        if check is None or check.lookup_hash != self.cipher.keyed_hash("key check", _CHECK):
             raise StoreError(
                 "The key file does not belong to this database.", "Restore the key file from its backup."
             )
 
-    def _introduce_key(self, expected: str) -> KeyCheckTable:
-        """Let a new database know its key, unless another process was first."""
+    def _introduce_keys(self) -> None:
+        """Make the keys of a database that has none, unless another process was first.
+
+        One of an earlier version has a check that its master key sealed, and its lookup key in the key file.
+        """
         with self.writing() as session:
             check = session.get(KeyCheckTable, 1)
+            if check is not None and self.cipher.lookup is None:
+                raise StoreError("The key file is missing.", "It is needed once more: see `epicrisis keys`.")
             if check is None:
-                check = KeyCheckTable(lookup_hash=expected, sealed=_CHECK)
-                session.add(check)
-                session.flush()
-            session.expunge(check)
-            return check
+                self.envelope.introduce()
+                self.envelope.find_house()
+                hashed = self.cipher.keyed_hash("key check", _CHECK)
+                master = self.cipher.current.hex()
+                session.add(KeyCheckTable(lookup_hash=hashed, sealed=_CHECK, master=master))
+            else:
+                self.envelope.introduce()
+                check.master = check.master or self.cipher.current.hex()
 
 
-def open_cipher(key_file: Path, url: str) -> Cipher:
+def open_cipher(key_file: Path, url: str, master: str = "", previous: str = "") -> Cipher:
     """Return the cipher of a database: its key file is made with the database, never beside an existing one.
 
-    Raises StoreError where the database was used before and the key file is not here.
+    With a `master` key (base64) no key file is needed; `previous` is the one before it. Raises StoreError
+    where the database was used before and the key file is not here, and SettingsError.
     """
     place = place_of(url)
+    if master:
+        return Cipher.from_master(master, previous, key_file)
     if key_file.exists():
         return Cipher.from_file(key_file, create=False)
     with told_plainly():

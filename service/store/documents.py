@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import msgspec
 from sqlalchemy import ColumnElement
 from sqlmodel import col, or_, select
 
-from service.errors import StoreError
+from service.errors import ShreddedError, StoreError
 from service.ports import Closes, DocumentState, FiledDocument, Stop, StopScope, Wanted
-from service.store.database import Database
+from service.store.database import PATIENT, Database
 from service.store.tables import CitationTable, DocumentTable, GivenTable, RunTable, StopTable
 
+__all__ = ["PATIENT", "SOURCE", "SqlDocuments", "searched_version"]
 SOURCE = "source"
-PATIENT = "patient"
 _DOCUMENT = "document"
 _DECODER = msgspec.json.Decoder(FiledDocument)
 _LONGEST_VERSION = 256
@@ -34,17 +35,22 @@ class SqlDocuments:
         self.database = database
 
     def put_document(self, document: FiledDocument) -> None:
-        """Keep a document, in place of what was known of it. Raises StoreError."""
+        """Keep a document, in place of what was known of it. Raises StoreError.
+
+        Of a patient whose data key was destroyed, state and version of a known document alone are kept.
+        """
         hashed = self._hash(document.server, document.document)
         with self.database.writing() as session:
             wanted = select(DocumentTable).where(col(DocumentTable.document_hash) == hashed)
             row = session.exec(wanted).one_or_none()
-            if row is None:
-                session.add(self._row(document, hashed))
-                return
             new = self._row(document, hashed)
-            row.state, row.version, row.content = new.state, new.version, new.content
-            row.expires_at = new.expires_at
+            if row is not None:
+                row.state, row.version, row.expires_at = new.state, new.version, new.expires_at
+            with suppress(ShreddedError), self.database.sealing_for(document.patient):
+                if row is None:
+                    session.add(new)
+                else:
+                    row.content = new.content
 
     def get_document(self, server: str, document: str) -> FiledDocument | None:
         """Return what is known of `DocumentReference/7` on this server, or None. Raises StoreError."""
@@ -105,10 +111,11 @@ class SqlDocuments:
             )
 
     def _documents(self, condition: ColumnElement[bool]) -> list[FiledDocument]:
+        """Return what can be read; of a patient whose data key was destroyed nothing can."""
         wanted = select(DocumentTable.content).where(condition).order_by(col(DocumentTable.id))
         with self.database.reading() as session:
             try:
-                return [_DECODER.decode(content) for content in session.exec(wanted)]
+                return [_DECODER.decode(content) for content in session.exec(wanted) if content]
             except msgspec.MsgspecError:
                 raise StoreError("What is stored of a document cannot be read.") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from sqlalchemy import Engine
@@ -38,6 +39,15 @@ class Place(Protocol):
 
     def hold(self, key: str) -> Right | None:
         """Return a lock on a key, or None where another has it; it ends with its process."""
+
+    def scrub(self, engine: Engine) -> None:
+        """Let nothing that was overwritten stay in the database's files, as far as they are ours."""
+
+    def compact(self, engine: Engine) -> None:
+        """Write the files anew, so that what was left free long ago is gone, too."""
+
+    def drop_triggers(self, session: Session, table: str) -> Sequence[str]:
+        """Put the triggers of a table out of force in this transaction; return what brings them back."""
 
     def describe(self, engine: Engine) -> str:
         """Say which database answers, without user or password."""

@@ -7,6 +7,7 @@ Connect to the server itself or to a pool that pools sessions: what one transact
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +20,7 @@ from service.errors import StoreError
 from service.store.failure import told_plainly
 from service.store.place import BUSY_TIMEOUT_MS, LOG_NAME
 from service.store.schema import is_current, migrate
-from service.store.tables import KeyCheckTable
+from service.store.tables import DataKeyTable, KeyCheckTable
 
 DRIVER = "postgresql+psycopg"
 _LOCK_WAIT_MIGRATING_MS = 60_000
@@ -140,6 +141,31 @@ class PostgresDatabase:
             raise
         connection.close()
         return None
+
+    def scrub(self, engine: Engine) -> None:
+        """Have the server reuse the room of rows that were overwritten."""
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql(f"VACUUM {DataKeyTable.__tablename__}")
+
+    def compact(self, engine: Engine) -> None:
+        """Write the tables that hold sealed values anew, one after the other; each is locked meanwhile."""
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for name in sorted(inspect(connection).get_table_names()):
+                if name.startswith("epicrisis_"):
+                    connection.exec_driver_sql(f'VACUUM FULL "{name}"')
+
+    def drop_triggers(self, session: Session, table: str) -> Sequence[str]:
+        """Disable them: whoever reads goes on reading, and others who write wait."""
+        connection = session.connection()
+        wanted = text(
+            "SELECT tgname, tgenabled::text FROM pg_trigger"
+            " WHERE tgrelid = to_regclass(:table) AND NOT tgisinternal AND tgenabled <> 'D'"
+        )
+        found = connection.execute(wanted, {"table": table}).all()
+        for name, _ in found:
+            connection.exec_driver_sql(f'ALTER TABLE "{table}" DISABLE TRIGGER "{name}"')
+        kinds = {"A": "ENABLE ALWAYS", "R": "ENABLE REPLICA", "O": "ENABLE"}
+        return [f'ALTER TABLE "{table}" {kinds[how]} TRIGGER "{name}"' for name, how in found]
 
     def describe(self, engine: Engine) -> str:
         """Name the server's version, its address, the database, and whether the connection is encrypted."""

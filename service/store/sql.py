@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import ColumnElement, Row, Select
 from sqlalchemy import select as select_columns
 from sqlmodel import col, func, select
 
-from service.errors import StoreError
+from service.errors import ShreddedError, StoreError
 from service.grounding.summary import Claim, Summary
 from service.ports import RunId, RunRow, RunState, StoredRun
 from service.record.facts import FactId, ResourceVersion
@@ -55,10 +56,13 @@ class SqlStore(SqlDocuments):
         self.database.close()
 
     def save(self, run: StoredRun) -> None:
-        """Store a run with its claims and citations, whole or not at all. Raises StoreError."""
+        """Store a run with its claims and citations, whole or not at all. Raises StoreError.
+
+        Raises ShreddedError where the patient's data key was destroyed.
+        """
         cipher = self.database.cipher
         row = _run_row(run, cipher)
-        with self.database.writing(alone=False) as session:
+        with self.database.writing(alone=False, about=run.inputs.patient) as session:
             session.add(row)
             session.flush()
             assert row.id is not None
@@ -82,30 +86,43 @@ class SqlStore(SqlDocuments):
                 raise StoreError("There is no such run.")
             row.state = state.value
             row.error = error
-            row.document = document or row.document
             row.seconds = {**row.seconds, **(seconds or {})}
+            if document:
+                with suppress(ShreddedError), self.database.envelope.about(row.patient_hash):
+                    row.document = document
 
     def get(self, run_id: RunId) -> StoredRun | None:
-        """Return one run whole, or None. Raises StoreError."""
+        """Return one run whole, or None. Raises ShreddedError for a destroyed one, and StoreError."""
         return self._first(select_columns(*_WHOLE).where(col(RunTable.run_id) == run_id))
 
     def find_by_key(self, key: str) -> StoredRun | None:
-        """Return the newest run with this key that did not fail, or None. Raises StoreError."""
+        """Return the newest run with this key that did not fail, or None; a destroyed one is none.
+
+        Raises StoreError.
+        """
         wanted = (col(RunTable.run_key) == key, col(RunTable.state) != RunState.FAILED.value)
-        return self._first(select_columns(*_WHOLE).where(*wanted).order_by(*_NEWEST_FIRST))
+        with suppress(ShreddedError):
+            return self._first(select_columns(*_WHOLE).where(*wanted).order_by(*_NEWEST_FIRST))
+        return None
 
     def find_latest(self, patient: str, kind: str) -> StoredRun | None:
         """Return the newest run of a patient (`Patient/1`) and kind whose document is on the server, or None.
 
-        Raises StoreError.
+        Raises ShreddedError where the patient's data key was destroyed, so that no run is made in vain, and
+        StoreError.
         """
-        hashed = self.database.cipher.keyed_hash(PATIENT, patient)
+        hashed = self.database.hash_of(patient)
         wanted = (
             col(RunTable.patient_hash) == hashed,
             col(RunTable.kind) == kind,
             col(RunTable.state).in_((RunState.FILED.value, RunState.UNCHANGED.value)),
         )
-        return self._first(select_columns(*_WHOLE).where(*wanted).order_by(*_NEWEST_FIRST))
+        with self.database.reading():
+            if self.database.envelope.is_shredded(hashed):
+                raise ShreddedError
+        with suppress(ShreddedError):
+            return self._first(select_columns(*_WHOLE).where(*wanted).order_by(*_NEWEST_FIRST))
+        return None
 
     def rows(self, limit: int = 50, offset: int = 0) -> tuple[Sequence[RunRow], int]:
         """Return one page of runs, newest first, and how many there are in all. Raises StoreError."""
@@ -115,7 +132,7 @@ class SqlStore(SqlDocuments):
             return tuple(_listed(row) for row in session.execute(page)), total
 
     def names(self, run_ids: Sequence[RunId]) -> Mapping[RunId, str]:
-        """Return the patient's name of each run that is stored. Raises StoreError."""
+        """Return the patient's name of each run that is stored, `Shredded` of some. Raises StoreError."""
         wanted = select_columns(col(RunTable.run_id), col(RunTable.patient_name)).where(
             col(RunTable.run_id).in_(run_ids)
         )
@@ -231,6 +248,8 @@ def _resource_of(fact_id: FactId) -> str:
 
 def _whole(row: Row[*tuple[Any, ...]]) -> StoredRun:
     run_id, content, state, document, error, seconds = row
+    if not content:
+        raise ShreddedError
     run = decode_run(content)
     if run.run_id != run_id:  # authentic, but of another row
         raise StoreError("A stored run was changed.", "Restore the database from its backup.")

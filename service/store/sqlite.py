@@ -11,12 +11,13 @@ import os
 import secrets
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
@@ -113,6 +114,38 @@ class SqliteFile:
             return None
         return HeldFile(held)
 
+    def scrub(self, engine: Engine) -> None:
+        """Fold the write-ahead log into the file and cut it off: it holds pages as they were before."""
+        until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        while True:
+            with engine.connect() as connection:
+                connection.exec_driver_sql("ROLLBACK")
+                busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar()
+            if not busy:
+                return
+            if time.monotonic() > until:
+                raise StoreError(
+                    "The database's log cannot be cut off while others read it.",
+                    "Run the same command again, with the workers and the pages stopped.",
+                )
+            time.sleep(_BUSY_POLL_S)
+
+    def compact(self, engine: Engine) -> None:
+        """Write the file anew; nobody else writes meanwhile, and it takes as much room again."""
+        with engine.connect() as connection:
+            connection.exec_driver_sql("ROLLBACK")
+            connection.exec_driver_sql("VACUUM")
+        self.scrub(engine)
+
+    def drop_triggers(self, session: Session, table: str) -> Sequence[str]:
+        """Drop them; a transaction that fails leaves them as they are."""
+        connection = session.connection()
+        wanted = text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = :table")
+        found = connection.execute(wanted, {"table": table}).all()
+        for name, _ in found:
+            connection.exec_driver_sql(f'DROP TRIGGER "{name}"')
+        return [sql for _, sql in found]
+
     def describe(self, engine: Engine) -> str:
         """Name the library's version and the file."""
         return f"SQLite {sqlite3.sqlite_version}, {self._path.name}"
@@ -160,6 +193,7 @@ def _prepare_connection(dbapi_connection: Any, _record: Any) -> None:
         f"journal_size_limit={LOG_LIMIT_BYTES}",
         "trusted_schema=OFF",
         "recursive_triggers=ON",
+        "secure_delete=ON",  # what is overwritten or deleted is overwritten with zeros
         f"cache_size=-{CACHE_KIB}",
     ):
         dbapi_connection.execute(f"PRAGMA {pragma}").close()

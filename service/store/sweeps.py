@@ -1,8 +1,14 @@
-"""Admissions, what was heard of them, ticks and workers, in the database. Every failure is a StoreError."""
+"""Admissions, what was heard of them, ticks and workers, in the database. Every failure is a StoreError.
+
+An admission is sealed under its patient's data key. An event may name several patients, or one by a number
+that was not looked up yet: events, and where a source stands, are sealed under the house's, and what an event
+said is overwritten as soon as somebody acted on it.
+"""
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -12,8 +18,8 @@ from sqlalchemy import delete, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, func, select
 
-from service.errors import StoreError
-from service.ports import Admission, Clock, Heard, Right, Tick, WorkerRow
+from service.errors import ShreddedError, StoreError
+from service.ports import SHREDDED, Admission, Clock, Heard, Right, Standing, Tick, WorkerRow
 from service.store.admission_tables import (
     AdmissionTable,
     HeardTable,
@@ -39,6 +45,13 @@ class SqlAdmissions:
         self.database = Database(url, cipher)
         self._clock = clock
 
+    @classmethod
+    def on(cls, database: Database, clock: Clock) -> SqlAdmissions:
+        """Return the admissions in an open database, which stays its owner's to close."""
+        self = cls.__new__(cls)
+        self.database, self._clock = database, clock
+        return self
+
     def close(self) -> None:
         """Close every connection."""
         self.database.close()
@@ -54,7 +67,10 @@ class SqlAdmissions:
             return _one(session, col(AdmissionTable.admission_id) == admission_id)
 
     def put_admission(self, admission: Admission) -> None:
-        """Keep an admission, in place of what was known of its stay. Raises StoreError."""
+        """Keep an admission, in place of what was known of its stay. Raises StoreError.
+
+        Of a patient whose data key was destroyed nothing is kept but that the stay has ended for us.
+        """
         with self.database.writing() as session:
             self._put(session, admission)
 
@@ -65,9 +81,7 @@ class SqlAdmissions:
             if before is None:
                 raise StoreError("This admission is not known.", "List them with `epicrisis admissions`.")
             after = change(before)
-            if after != before:
-                self._put(session, after)
-        return after
+            return self._put(session, after) if after != before else after
 
     def admissions(self, server: str, *, is_open: bool = True) -> Sequence[Admission]:
         """Return every admission of a server that goes on, or all, oldest first. Raises StoreError."""
@@ -77,7 +91,8 @@ class SqlAdmissions:
         if is_open:
             wanted = wanted.where(col(AdmissionTable.is_open).is_(True))
         with self.database.reading() as session:
-            return [_decode(content) for content in session.exec(wanted.order_by(col(AdmissionTable.id)))]
+            found = session.exec(wanted.order_by(col(AdmissionTable.id)))
+            return [admission_of(content) for content in found if content]
 
     def hear(self, events: Sequence[tuple[str, bytes]], source: str = "", cursor: bytes | None = None) -> int:
         """Keep events and the source's next cursor in one transaction; return how many are new."""
@@ -116,6 +131,8 @@ class SqlAdmissions:
             if row is not None:
                 row.tries += 1
                 row.is_heeded = not again or row.tries >= MOST_TRIES
+                if row.is_heeded:
+                    row.content = ""
 
     def cursor(self, source: str) -> bytes | None:
         """Return where a source stands, or None at its beginning. Raises StoreError."""
@@ -219,18 +236,49 @@ class SqlAdmissions:
         with self.database.writing() as session:
             return sum(session.exec(statement).rowcount for statement in old)
 
-    def _put(self, session: Session, admission: Admission) -> None:
-        stay = self._stay(admission.server, admission.encounter)
+    def shred(self, session: Session, patient: str) -> None:
+        """Overwrite the admissions of a patient, and forget what was heard of them, in this transaction.
+
+        A source whose cursor names the patient begins again. Call it before the key is destroyed. Raises
+        StoreError.
+        """
+        for content in session.exec(select(AdmissionTable.content)).all():
+            admission = admission_of(content) if content else None
+            if admission is not None and admission.patient == patient:
+                self._keep(session, admission, _shredded(admission))
+        session.exec(update(HeardTable).where(col(HeardTable.is_heeded).is_(True)).values(content=""))
+        named = re.compile(rf"(?<![A-Za-z0-9]){re.escape(patient)}(?![A-Za-z0-9.-])")
+        for row in session.exec(select(HeardTable).where(col(HeardTable.is_heeded).is_(False))).all():
+            if named.search(row.content):
+                session.delete(row)
+        for source in session.exec(select(SourceTable)).all():
+            if source.name != _NUDGES and named.search(
+                base64.b85decode(source.cursor).decode(errors="replace")
+            ):
+                session.delete(source)
+
+    def _put(self, session: Session, admission: Admission) -> Admission:
+        """Keep an admission under its patient's key, and return what was kept."""
+        try:
+            with self.database.sealing_for(admission.patient):
+                self._keep(session, admission, admission)
+                return admission
+        except ShreddedError:
+            self._keep(session, admission, left := _shredded(admission))
+            return left
+
+    def _keep(self, session: Session, of: Admission, said: Admission) -> None:
+        """Keep what is said of an admission in the row of its stay."""
         values: dict[str, Any] = {
-            "stay_hash": stay,
-            "server_hash": self._hash(_SERVER, admission.server),
-            "is_open": admission.is_open,
-            "since": admission.since,
-            "content": msgspec.json.encode(admission).decode(),
+            "stay_hash": self._stay(of.server, of.encounter),
+            "server_hash": self._hash(_SERVER, of.server),
+            "is_open": said.is_open,
+            "since": said.since,
+            "content": msgspec.json.encode(said).decode(),
         }
-        same = col(AdmissionTable.admission_id) == admission.id
+        same = col(AdmissionTable.admission_id) == of.id
         if not session.exec(update(AdmissionTable).where(same).values(**values)).rowcount:
-            session.add(AdmissionTable(admission_id=admission.id, **values))
+            session.add(AdmissionTable(admission_id=of.id, **values))
 
     def _stay(self, server: str, encounter: str) -> str:
         return self._hash(_STAY, f"{server} {encounter}")
@@ -249,10 +297,26 @@ def _is_last_tick() -> Any:
 def _one(session: Session, condition: Any, *, lock: bool = False) -> Admission | None:
     wanted = select(AdmissionTable.content).where(condition)
     content = session.exec(wanted.with_for_update() if lock else wanted).first()
-    return None if content is None else _decode(content)
+    return None if content is None else admission_of(content)
 
 
-def _decode(content: str) -> Admission:
+def _shredded(admission: Admission) -> Admission:
+    """Return what is left of the admission of a patient whose data key was destroyed."""
+    return Admission(
+        admission.id,
+        admission.server,
+        "",
+        "",
+        standing=Standing.ENDED,
+        reason=SHREDDED,
+        since=admission.since,
+    )
+
+
+def admission_of(content: str | bytes) -> Admission:
+    """Return the admission of a stored text. Raises StoreError; ShreddedError for none."""
+    if not content:
+        raise ShreddedError
     try:
         return _DECODER.decode(content)
     except msgspec.MsgspecError:

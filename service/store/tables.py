@@ -1,6 +1,8 @@
 """The tables. Patient text and ids stand in Encrypted columns alone; what is searched for is a keyed hash.
 
-One more column is sealed: the vault seals `epicrisis_kept.content` for its row, which no column type sees.
+Two more columns are sealed, which no column type sees: the vault seals `epicrisis_kept.content` for its row,
+and a master key each `epicrisis_patient_key.wrapped`. Rows about a patient are sealed under that patient's
+data key, all others under the house's (`service.store.envelope`).
 
 Plain are: counts, states, areas, section names, model, prompt and rules versions, digests of resources and
 runs, and version ids, because recall asks for them and they say nothing about a person.
@@ -14,6 +16,9 @@ from sqlalchemy import JSON, Column, ForeignKeyConstraint, Index, Integer, Large
 from sqlmodel import Field, SQLModel
 
 from service.store.columns import Encrypted, UtcInstant
+
+SHREDDED = "Shredded"
+"""What lists show where a patient's name was destroyed."""
 
 
 class RunTable(SQLModel, table=True):
@@ -46,7 +51,9 @@ class RunTable(SQLModel, table=True):
     rules_version: str
     patient_hash: str
     patient: str = Field(sa_column=Column(Encrypted("epicrisis_run.patient"), nullable=False))
-    patient_name: str = Field(sa_column=Column(Encrypted("epicrisis_run.patient_name"), nullable=False))
+    patient_name: str = Field(
+        sa_column=Column(Encrypted("epicrisis_run.patient_name", gone=SHREDDED), nullable=False)
+    )
     document: str = Field(sa_column=Column(Encrypted("epicrisis_run.document"), nullable=False))
     published: int
     refused: int
@@ -115,7 +122,8 @@ class AuditTable(SQLModel, table=True):
     counts: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))
     server: str = ""
     on_behalf: str | None = Field(
-        default=None, sa_column=Column(Encrypted("epicrisis_audit_entry.on_behalf"), nullable=True)
+        default=None,
+        sa_column=Column(Encrypted("epicrisis_audit_entry.on_behalf", of_house=True), nullable=True),
     )
 
 
@@ -149,10 +157,15 @@ class KeptTable(SQLModel, table=True):
     """One entry of the vault. `content` stands last, so that SQLite reads the rest without passing it."""
 
     __tablename__ = "epicrisis_kept"
-    __table_args__ = (Index("ix_epicrisis_kept_used", "area", "used_at"),)
+    __table_args__ = (
+        Index("ix_epicrisis_kept_used", "area", "used_at"),
+        Index("ix_epicrisis_kept_patient", "patient_hash"),
+    )
 
     area: str = Field(primary_key=True)
     key_hash: str = Field(primary_key=True)
+    patient_hash: str = ""
+    """Of whom it is; empty for what is of no patient."""
     saved_at: datetime = Field(sa_column=Column(UtcInstant, nullable=False))
     used_at: datetime = Field(sa_column=Column(UtcInstant, nullable=False))
     content: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
@@ -166,6 +179,39 @@ class KeyCheckTable(SQLModel, table=True):
     id: int = Field(default=1, primary_key=True)
     lookup_hash: str
     sealed: str = Field(sa_column=Column(Encrypted("epicrisis_key_check.sealed"), nullable=False))
+    master: str | None = None
+    """Id (hex) of the master key that seals data keys now; None before the first one."""
+    epoch: int = 0
+    """Raised whenever a data key is destroyed: whoever keeps opened ones then forgets them."""
+
+
+class DataKeyTable(SQLModel, table=True):
+    """One data key, sealed by a master key. Of a destroyed one nothing but its row is left.
+
+    A patient has a new `generation` after each readmission, and at most the last one is not destroyed. The
+    house's own keys have generation 1 and their purpose in place of a patient's hash.
+    """
+
+    __tablename__ = "epicrisis_patient_key"
+    __table_args__ = (
+        UniqueConstraint("patient_hash", "generation", name="uq_epicrisis_patient_key_patient"),
+        Index("ix_epicrisis_patient_key_master", "master"),
+    )
+
+    id: str = Field(primary_key=True)
+    """Random hexadecimal: a value names its key, and says nothing of whom it is about."""
+    patient_hash: str
+    generation: int
+    master: str
+    """Id (hex) of the master key that sealed it; empty for a destroyed one."""
+    wrapped: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    created_at: datetime = Field(sa_column=Column(UtcInstant, nullable=False))
+    destroyed_at: datetime | None = Field(default=None, sa_column=Column(UtcInstant, nullable=True))
+    reason: str | None = Field(
+        default=None,
+        sa_column=Column(Encrypted("epicrisis_patient_key.reason", of_house=True), nullable=True),
+    )
+    """Why it was destroyed."""
 
 
 class GivenTable(SQLModel, table=True):

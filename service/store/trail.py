@@ -10,6 +10,7 @@ import logging
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +23,6 @@ from service.audit.chain import (
     OPEN,
     SEALED,
     Anchors,
-    DerivedKeys,
     Link,
     PatientKeys,
     Report,
@@ -35,7 +35,7 @@ from service.audit.chain import (
     sealed_bytes,
     trail_keys,
 )
-from service.errors import StoreError
+from service.errors import ShreddedError, StoreError
 from service.ports import Action, AuditEntry
 from service.store.cipher import Cipher
 from service.store.columns import Encrypted
@@ -45,6 +45,7 @@ from service.store.tables import AuditTable, LinkTable
 
 _log = logging.getLogger("epicrisis.audit")
 
+_ABOUT_PATIENTS = frozenset({Action.READ, Action.GENERATE, Action.WRITE, Action.ATTEST})
 PAGE = 1000
 """Entries that are read at a time."""
 _ENTRY = sa.table("epicrisis_audit_entry", *[sa.column(name) for name in ("id", *OPEN, *SEALED)])
@@ -75,7 +76,7 @@ class SqlAuditLog:
         """
         self.database = Database(url, cipher)
         self._keys = keys_of(cipher)
-        self._patient_keys = patient_keys or DerivedKeys(cipher.keyed_hash)
+        self._patient_keys = patient_keys or self.database.envelope
         self._anchors = anchors(self._keys.anchors) if anchors else None
         self._lock = threading.Lock()
         self._loose: Link | None = None
@@ -89,21 +90,18 @@ class SqlAuditLog:
         self.database.close()
 
     def append(self, entry: AuditEntry) -> None:
-        """Append one entry. Raises StoreError: an act that cannot be recorded does not happen."""
-        patient_hash = self.database.cipher.keyed_hash(PATIENT, entry.patient)
-        key = self._mac_key(patient_hash)
-        if key is None:
-            raise StoreError(
-                "The key of this patient was destroyed: nothing about them can be recorded.",
-                "Nothing can be done for a patient whose record here was erased.",
-            )
+        """Append one entry. Raises StoreError: an act that cannot be recorded does not happen.
+
+        About a patient whose key was destroyed nothing is read or made any more: ShreddedError. What else is
+        done, such as a withdrawal of what still stands in the EHR, is recorded without saying about whom.
+        """
         self._anchor_the_beginning()
-        with self.database.writing() as session:
-            row = _row_of(entry, patient_hash)
-            session.add(row)
-            session.flush()
-            link = self._link(session, row.id or 0, key)
-            session.add(LinkTable(**link._asdict()))
+        try:
+            link = self._append(entry)
+        except ShreddedError:
+            if entry.action in _ABOUT_PATIENTS:
+                raise
+            link = self._append(replace(entry, patient=""))
         self._anchor(link, entry.action)
 
     def entries(self, limit: int = 50, *, patient: str | None = None) -> tuple[AuditEntry, ...]:
@@ -128,6 +126,20 @@ class SqlAuditLog:
             connection = session.connection()
             rows = _told(_rows(connection), connection, tell)
             return check_trail(rows, _loose(connection), anchors, self._keys, mac_key)
+
+    def _append(self, entry: AuditEntry) -> Link:
+        """Write an entry and its link. Raises ShreddedError where the patient's key was destroyed."""
+        patient_hash = self.database.cipher.keyed_hash(PATIENT, entry.patient)
+        with self.database.writing(about=entry.patient) as session:
+            key = self._mac_key(patient_hash)
+            if key is None:
+                raise ShreddedError
+            row = _row_of(entry, patient_hash)
+            session.add(row)
+            session.flush()
+            link = self._link(session, row.id or 0, key)
+            session.add(LinkTable(**link._asdict()))
+        return link
 
     def _mac_key(self, patient_hash: str) -> bytes | None:
         if patient_hash == self._keys.nobody:

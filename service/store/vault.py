@@ -1,4 +1,7 @@
-"""The vault: bytes kept encrypted under a key. A cache: it may forget, and must never return wrong bytes."""
+"""The vault: bytes kept encrypted under a key. A cache: it may forget, and must never return wrong bytes.
+
+A key that ends in ` Patient/1` says whose an entry is: it is sealed under that patient's data key.
+"""
 
 from __future__ import annotations
 
@@ -57,15 +60,13 @@ class SqlVault:
         used_long_ago = col(KeptTable.used_at) <= now - _USE_COUNTS_FOR
         with self.database.reading() as session:
             row = session.execute(select(_sealed_content, used_long_ago).where(*spot.here)).first()
-        if row is None:
-            return None
-        sealed, is_stale = row
-        try:
-            content = self.database.cipher.unseal(sealed, spot.place)
-        except StoreError:
+            if row is None:
+                return None
+            sealed, is_stale = row
+            content = self._opened(sealed, spot)
+        if content is None:
             self._forget(spot, sealed)
-            return None
-        if is_stale:
+        elif is_stale:
             self._note_use(spot, now)
         return content
 
@@ -74,17 +75,17 @@ class SqlVault:
         spot = self._spot(area, key)
         if len(content) > MOST_BYTES:
             raise StoreError("This is too large to be kept.")
-        now = self._clock()
+        now, patient = self._clock(), _patient_of(key)
         row = {
             "area": spot.area,
             "key_hash": spot.key_hash,
+            "patient_hash": self.database.hash_of(patient) if patient else "",
             "saved_at": now,
             "used_at": now,
-            "content": self.database.cipher.seal(content, spot.place),
         }
-        statement = _upsert(self.database.engine.dialect.name, row)
-        with self.database.writing(alone=False) as session:
-            session.execute(statement)
+        with self.database.writing(alone=False, about=patient) as session:
+            row["content"] = self.database.envelope.seal(content, spot.place)
+            session.execute(_upsert(self.database.engine.dialect.name, row))
 
     def drop(self, area: str, key: str) -> None:
         """Forget one entry, if there is one. Raises StoreError."""
@@ -96,6 +97,13 @@ class SqlVault:
 
     def _spot(self, area: str, key: str) -> _Spot:
         return _Spot(_known(area), self.database.cipher.keyed_hash(f"kept {area}", key))
+
+    def _opened(self, sealed: bytes, spot: _Spot) -> bytes | None:
+        """Return what was kept; None where it is damaged, or its key was lost or destroyed."""
+        try:
+            return self.database.envelope.unseal(sealed, spot.place)
+        except StoreError:
+            return None
 
     def _delete(self, *conditions: ColumnElement[bool]) -> int:
         with self.database.writing() as session:
@@ -119,8 +127,19 @@ def _upsert(dialect: str, row: Mapping[str, object]) -> Insert:
     new = statement.excluded
     return statement.on_conflict_do_update(
         index_elements=["area", "key_hash"],
-        set_={"saved_at": new.saved_at, "used_at": new.used_at, "content": new.content},
+        set_={
+            "patient_hash": new.patient_hash,
+            "saved_at": new.saved_at,
+            "used_at": new.used_at,
+            "content": new.content,
+        },
     )
+
+
+def _patient_of(key: str) -> str:
+    """Return the patient (`Patient/1`) whom a key names at its end, or nothing."""
+    last = key.rpartition(" ")[2]
+    return last if last.startswith("Patient/") else ""
 
 
 def _known(area: str) -> str:

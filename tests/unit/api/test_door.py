@@ -230,7 +230,7 @@ async def test_an_answer_that_says_something_twice_is_refused(house: House) -> N
     async with browser(house.oidc()) as client:
         begun = await client.get("/login")
         back = house.issuer.authorize(begun.headers["location"])
-        twice = [("code", "another"), *back.items()]
+        twice = httpx.QueryParams([("code", "another"), *back.items()])
         assert (await client.get("/callback", params=twice)).status_code == 401
     assert house.kept.kept == {}
 

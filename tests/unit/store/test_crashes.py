@@ -151,7 +151,7 @@ def test_a_change_that_waited_for_another_writer_is_made_and_not_refused(store: 
 
 
 def test_not_even_an_error_of_the_engine_itself_shows_values(store: SqlStore) -> None:
-    statement = "INSERT INTO epicrisis_key_check VALUES (1, ?, ?)"
+    statement = "INSERT INTO epicrisis_key_check (id, lookup_hash, sealed) VALUES (1, ?, ?)"
     with store.database.engine.connect() as connection, pytest.raises(IntegrityError) as caught:
         connection.exec_driver_sql(statement, (CANARY, b""))
     assert CANARY not in str(caught.value)
