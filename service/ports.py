@@ -545,7 +545,7 @@ class KeptSession:
 
 
 class SessionStore(Protocol):
-    """Sessions by their id, a secret of which only the keyed hash is stored. Every method raises StoreError."""
+    """Sessions by their id, a secret: only its keyed hash is stored. Every method raises StoreError."""
 
     def put_session(self, session_id: str, session: KeptSession) -> None:
         """Keep a new session."""
