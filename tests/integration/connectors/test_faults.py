@@ -196,6 +196,7 @@ async def test_compressed_answers_are_read(server: FaultServer, client: FhirClie
         (b"not compressed at all", "not_understood"),
         (zlib.compress(b"{}"), "not_understood"),
     ],
+    ids=["cut off", "not compressed", "another compression"],
 )
 async def test_damaged_compression(server: FaultServer, client: FhirClient, body: bytes, code: str) -> None:
     server.on("GET", "/fhir/Patient/p1", Reply(body=body, headers={"Content-Encoding": "gzip"}))
