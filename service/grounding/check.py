@@ -202,10 +202,10 @@ def _shares_a_value(source: Source, text: str) -> bool:
 _SEVERITY = (Verdict.CONTRADICTED, Verdict.SUPERSEDED, Verdict.UNSUPPORTED, Verdict.NOT_CHECKED)
 
 
-def judge(text: str, sources: Sequence[Source], gender: str = "") -> Iterator[tuple[Verdict, str]]:
+def judge(text: str, sources: Sequence[Source], gender: str) -> Iterator[tuple[Verdict, str]]:
     """Yield every fault of a sentence against its sources: (verdict, machine-readable reason).
 
-    No fault at all means supported.
+    No fault at all means supported. `gender` is the patient's as recorded, empty where it is not.
     """
     if len(text) > MAX_CHARACTERS:
         yield Verdict.NOT_CHECKED, "too_long"

@@ -216,7 +216,7 @@ def _has_lasted(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | Non
 
 
 def _number(match: re.Match[str]) -> int:
-    text = next(told for name, told in match.groupdict().items() if told and name != "unit").casefold()
+    text = next(told for told in match.groups() if told).casefold()
     return phrases.NUMBERS.index(text) + 1 if text in phrases.NUMBERS else int(text)
 
 

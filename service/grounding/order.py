@@ -254,11 +254,11 @@ def _says_name_whole(plain: str, source: Source) -> bool:
 def _tokens(text: str, units: frozenset[str]) -> list[str | DateToken | NumberToken]:
     """Return the numbers with their units, the dates and the content words of a text, in order."""
     found: list[str | DateToken | NumberToken] = []
-    position = 0
+    ends = [0]
     for piece in take_apart(text, units).pieces:
-        found += [*_told(text[position : piece.start]), piece.token]
-        position = piece.end
-    return [*found, *_told(text[position:])]
+        found += [*_told(text[ends[-1] : piece.start]), piece.token]
+        ends.append(piece.end)
+    return [*found, *_told(text[ends[-1] :])]
 
 
 def _told(text: str) -> list[str]:

@@ -125,9 +125,9 @@ def _places(text: str, two: Two) -> list[Place] | None:
     """Return every value and day of the sentence with what it can be; None where one of them is neither."""
     pieces = _pieces(text, two)
     found: list[Place] = []
-    position = 0
+    ends = [0]
     for index, piece in enumerate(pieces):
-        before = text[position : piece.start]
+        before = text[ends[-1] : piece.start]
         follows = pieces[index + 1] if index + 1 < len(pieces) else None
         after = text[piece.end : follows.start if follows else len(text)]
         if isinstance(piece.token, DateToken):
@@ -138,7 +138,7 @@ def _places(text: str, two: Two) -> list[Place] | None:
         if sides is None:
             return None
         found.append(Place(piece, sides, before))
-        position = piece.end
+        ends.append(piece.end)
     return found
 
 

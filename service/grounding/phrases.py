@@ -15,8 +15,8 @@ def told(phrases: str) -> re.Pattern[str]:
     return re.compile(rf"\b(?:{phrases})\b", re.IGNORECASE)
 
 
-def _count(name: str) -> str:
-    return rf"(?P<{name}>\d{{1,5}}|{'|'.join(NUMBERS)})"
+_COUNT = rf"(\d{{1,5}}|{'|'.join(NUMBERS)})"
+"""A count, told in the first group of a match that is not empty."""
 
 
 CURRENT = told("active|current|currently|ongoing|still|continues|remains|now")
@@ -73,18 +73,18 @@ ONLY = told(
 
 _YEARS = "[- ]?(?:years?|yrs?|y/o|yo)(?:[- ](?:of age|old))?"
 AGED = told(
-    rf"(?:at (?:the )?age(?: of)?|aged|age(?: (?:at|of)(?: onset)?)?:?(?: was| of)?) {_count('a')}\b"
+    rf"(?:at (?:the )?age(?: of)?|aged|age(?: (?:at|of)(?: onset)?)?:?(?: was| of)?) {_COUNT}\b"
     rf"(?:{_YEARS})?|"
-    rf"(?:at|was|were|is|when|being|as an?|a)? ?{_count('b')}"
+    rf"(?:at|was|were|is|when|being|as an?|a)? ?{_COUNT}"
     "(?:[- ]?(?:years?|yrs?)[- ](?:old|of age)|[- ]?(?:y/o|yo))|"
-    rf"was {_count('c')}(?=,? (?:when|at the time|at onset|at diagnosis)\b)|"
-    rf"at {_count('d')} years|"
-    rf"when (?:she|he|they|the patient) was {_count('e')}"
+    rf"was {_COUNT}(?=,? (?:when|at the time|at onset|at diagnosis)\b)|"
+    rf"at {_COUNT} years|"
+    rf"when (?:she|he|they|the patient) was {_COUNT}"
 )
 LASTED = told(
     r"(?:(?:last(?:ed|ing)|for|duration(?: of| was|:)?|stay(?:ed)?(?: of)?|length(?: of stay)?"
     r"(?: of| was|:)?|persist(?:ed|ing)(?: for)?|was|after|took|spanning|spanned|totall?ing|a|of|total of) )*"
-    rf"(?:a total of )?{_count('a')}[- ](?:full )?(?P<unit>days?|weeks?)"
+    rf"(?:a total of )?{_COUNT}[- ](?:full )?(?P<unit>days?|weeks?)"
     r"(?: (?:later|long|in (?:duration|length|total)|in all|"
     r"after(?: its?)?(?: the)?(?= (?:onset|admission)\b)))?"
 )

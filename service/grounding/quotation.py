@@ -128,7 +128,7 @@ def _runs(value: str) -> tuple[str, ...]:
 
 def _says_more_than_where(heading: str) -> bool:
     """Say whether a heading adds to what stands below it: `Stopped` does, `Neck` does not."""
-    return bool(sense_of(heading)) and not content(words_of(heading)) <= _SYSTEMS
+    return bool(sense_of(heading)) and bool(content(words_of(heading)) - _SYSTEMS)
 
 
 def _may_be_of_another(before: Sequence[str]) -> bool:

@@ -78,9 +78,9 @@ class Piece:
 
     token: DateToken | NumberToken
     window: frozenset[str]
-    start: int = 0
+    start: int
     """Where it stands in the text: its first character…"""
-    end: int = 0
+    end: int
     """…and its last-plus-one, the unit included."""
 
 
@@ -160,11 +160,11 @@ def units_of(text: str) -> frozenset[str]:
 
 def _assemble(text: str, rest: str, spans: list[tuple[int, int, DateToken | NumberToken]]) -> Sentence:
     pieces: list[Piece] = []
-    position = 0
+    ends = [0]
     for start, end, token in spans:
-        pieces.append(Piece(token, frozenset(words_of(rest[position:start])), start, end))
-        position = end
-    return Sentence(tuple(pieces), words_of(rest), frozenset(words_of(rest[position:])))
+        pieces.append(Piece(token, frozenset(words_of(rest[ends[-1] : start])), start, end))
+        ends.append(end)
+    return Sentence(tuple(pieces), words_of(rest), frozenset(words_of(rest[ends[-1] :])))
 
 
 def _unit_after(text: str, end: int, units: frozenset[str]) -> tuple[str, int] | None:

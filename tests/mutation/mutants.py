@@ -2,6 +2,8 @@
 
 mutmut makes the changes. Its own runner is not used: it changes functions alone, and half of the rules stand
 in module-level word lists and patterns; it has no sample; and it keeps every mutant in one rewritten module.
+A change of letter case alone, in a pattern that ignores case, leaves the rule as it was (`caseless.py`): such
+changes are left out.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from libcst.metadata import MetadataWrapper
 from mutmut.mutation.file_mutation import Mutation, MutationVisitor, deep_replace
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
+
+from tests.mutation.caseless import caseless_strings, is_same_but_for_case
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,14 @@ class _Module(NamedTuple):
     source: str
     tree: libcst.Module
     changes: list[Mutation]
+    caseless: frozenset[libcst.SimpleString]
 
 
 def sample(root: Path, package: str, count: int, seed: int) -> list[Mutant]:
     """Return `count` mutants of the package's modules, each module in proportion, the same for the same seed.
 
-    Fewer where there are not so many. Changes that leave no valid Python are passed over for others.
+    Fewer where there are not so many. Changes that leave no valid Python, or that only change the case of
+    letters where case is ignored, are passed over for others.
     """
     modules = [_take_apart(root, path) for path in sorted((root / package).glob("*.py"))]
     shares = apportion([len(module.changes) for module in modules], count)
@@ -93,7 +99,7 @@ def _take_apart(root: Path, path: Path) -> _Module:
     source = path.read_text(encoding="utf-8")
     visitor = MutationVisitor(mutation_operators, IgnoredCode(set(), set(), set()))
     tree = MetadataWrapper(libcst.parse_module(source)).visit(visitor)
-    return _Module(path.relative_to(root).as_posix(), source, tree, visitor.mutations)
+    return _Module(path.relative_to(root).as_posix(), source, tree, visitor.mutations, caseless_strings(tree))
 
 
 def _some(module: _Module, count: int, chance: random.Random) -> list[Mutant]:
@@ -101,6 +107,10 @@ def _some(module: _Module, count: int, chance: random.Random) -> list[Mutant]:
     for change in chance.sample(module.changes, len(module.changes)):
         if len(found) == count:
             break
+        if change.original_node in module.caseless and is_same_but_for_case(
+            change.original_node, change.mutated_node
+        ):
+            continue
         source = _changed(module.tree, change)
         if source != module.source and _is_python(source):
             found[source] = Mutant(module.path, module.source, source)

@@ -114,7 +114,7 @@ def test_every_example_is_borne_out_by_its_own_line() -> None:
             recorded_status=example.status.value,
             value="1" if one_value else None,
         )
-        assert not list(judge(example.claim, [Source(source)])), example.line
+        assert not list(judge(example.claim, [Source(source)], "")), example.line
 
 
 def test_every_fixed_length_in_the_grammars_is_the_same() -> None:

@@ -259,7 +259,7 @@ def test_a_suspected_diagnosis_is_not_said_to_be_certain() -> None:
 
 @given(st.text(max_size=80))
 def test_judging_never_raises_and_never_supports_text_without_the_facts_name(text: str) -> None:
-    faults = list(judge(text, [Source(A1C)]))
+    faults = list(judge(text, [Source(A1C)], ""))
     if "a1c" not in text.casefold():
         assert faults
 
@@ -270,4 +270,4 @@ def test_judging_never_raises_and_never_supports_text_without_the_facts_name(tex
     )
 )
 def test_no_other_number_is_ever_supported(value: object) -> None:
-    assert list(judge(f"Hemoglobin A1c was {value} % on 25-Nov-2020.", [Source(A1C)]))
+    assert list(judge(f"Hemoglobin A1c was {value} % on 25-Nov-2020.", [Source(A1C)], ""))

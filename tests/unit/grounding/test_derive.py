@@ -84,7 +84,11 @@ def test_nothing_is_the_latest_where_observations_were_not_read_whole() -> None:
 def test_undated_and_simultaneous_values_leave_it_open() -> None:
     text = "The latest sodium was 140 mmol/L on 08-Jul-2022."
     assert judged(text, LAST, sodium("99", None, "u"))[1] == {"undated_values"}
-    assert judged(text, LAST, sodium("99", "2022-07-08", "same"))[1] == {"another_of_the_same_time"}
+    same = sodium("99", "2022-07-08", "same")
+    assert judged(text, LAST, same)[1] == {"another_of_the_same_time"}
+    moment = fact("x", on="2022-07-08T10:00:00Z").when
+    at_once = replace(LAST, when=moment), replace(same, when=moment)
+    assert judged(text, *at_once)[1] == {"another_of_the_same_time"}
 
 
 def test_a_series_goes_by_code_too_and_another_person_is_no_part_of_it() -> None:
@@ -161,6 +165,16 @@ def test_what_a_newer_entry_ended_is_not_current() -> None:
     assert judged(text, LISINOPRIL, newer) == (Verdict.SUPERSEDED, {"a_newer_status_is_recorded"})
     older = replace(newer, until=fact("x", on="2019-01-01").when, when=None)
     assert judged(text, LISINOPRIL, older)[0] is Verdict.SUPPORTED
+
+
+def test_what_ended_at_the_moment_at_which_an_entry_began_is_not_newer_than_it() -> None:
+    text, moment = "Lisinopril 10 mg is a current medication.", "2021-05-04T10:00:00Z"
+    begun = replace(LISINOPRIL, when=fact("x", on=moment).when)
+    ended = replace(LISINOPRIL, id=FactId("MedicationStatement/1"), status=Status.STOPPED,
+                    until=fact("x", on=moment).when)  # fmt: skip
+    assert judged(text, begun, ended) == (Verdict.SUPPORTED, set())
+    after = replace(ended, until=fact("x", on="2021-05-04T10:00:01Z").when)
+    assert judged(text, begun, after) == (Verdict.SUPERSEDED, {"a_newer_status_is_recorded"})
 
 
 def test_beginning_and_end_are_not_swapped() -> None:

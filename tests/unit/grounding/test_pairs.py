@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from connectors.fhir.pull import Gap, GapReason
@@ -104,8 +106,20 @@ def test_two_values_that_do_not_compare_have_no_difference() -> None:
     assert judged(text, OLD, another)[0] is not Verdict.SUPPORTED
     potassium = sodium("151", "2022-07-08", "potassium", name="Potassium")
     assert judged(text, OLD, potassium)[0] is not Verdict.SUPPORTED
-    social = sodium("151", "2022-07-08", "kind")
-    assert social.kind is Kind.RESULT
+    assert NEW.quantity is not None
+    rose = "Sodium rose between 05-Jan-2020 and 08-Jul-2022."
+    assert judged(rose) == (Verdict.SUPPORTED, set())
+    other_unit = replace(NEW, quantity=replace(NEW.quantity, unit="mg/dL"))
+    assert judged(rose, OLD, other_unit)[0] is not Verdict.SUPPORTED
+
+
+def test_a_difference_may_be_as_large_as_one_of_the_values() -> None:
+    twice = sodium("120", "2022-07-08")
+    for text in (
+        "Between January 2020 and July 2022, sodium rose by 60 mmol/L.",
+        "Sodium rose from 60 mmol/L to 120 mmol/L.",
+    ):
+        assert judged(text, OLD, twice) == (Verdict.SUPPORTED, set())
 
 
 def test_a_number_in_a_name_is_no_value() -> None:
@@ -137,6 +151,7 @@ def test_a_number_in_a_name_is_no_value() -> None:
         ("Rose sodium 60 mmol/L to 151 mmol/L.", False),
         ("Sodium rose from 60 mmol/L (08-Jul-2022) to 151 mmol/L (05-Jan-2020).", False),
         ("Sodium rose in 2020 to 2022.", False),
+        ("Sodium rose from 60 mmol/L on 05-Jan-2020 and 151 mmol/L on 08-Jul-2022.", False),
         ("Sodium rose from 60 mmol/L to 60 mmol/L.", False),
         ("Sodium was higher than 60 mmol/L at 60 mmol/L.", False),
     ],

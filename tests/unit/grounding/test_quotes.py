@@ -35,7 +35,7 @@ FRAME = "Progress note of 01-May-2024, Assessment: "
 
 
 def faults(text: str, *facts: Fact) -> list[str]:
-    return [reason for _, reason in judge(text, [Source(f) for f in facts])]
+    return [reason for _, reason in judge(text, [Source(f) for f in facts], "")]
 
 
 @pytest.mark.parametrize(

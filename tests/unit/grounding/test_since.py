@@ -112,6 +112,13 @@ def test_the_order_of_facts_changes_nothing() -> None:
         assert known_by(record(facts)) == known
 
 
+def test_a_new_directive_that_is_previous_is_told_as_previous() -> None:
+    will = fact("Full code: active", Kind.DIRECTIVE)
+    kinds = [RequiredKind("k", "K", Absence.LISTED, (will.id,), previous=(will.id,))]
+    (section,) = since_section(record([will, GOUT]), kinds, Earlier(READ_UP_TO, frozenset()))
+    assert [c.text for c in section.claims] == [f"Previous, not of this encounter: {will.text}", GOUT.text]
+
+
 def test_digests_are_short_and_hold_no_text() -> None:
     known = known_by(record([GOUT, GOUT, A1C]))
     assert len(known) == 2

@@ -116,6 +116,12 @@ def test_an_encounter_is_named_by_its_reason_where_a_visit_is_told(visit: str) -
     assert not Source(replace(seen, details=())).is_named_by(frozenset({visit, "back", "pain"}))
 
 
+def test_a_reason_that_tells_a_visit_names_its_encounter_by_itself() -> None:
+    seen = fact("Office: finished", Kind.ENCOUNTER, details=(("reason", "annual visit"),), name="Meeting")
+    assert Source(seen).is_named_by(frozenset({"annual", "visit"}))
+    assert not Source(seen).is_named_by(frozenset({"visit"}))
+
+
 def test_beside_a_quotation_stands_what_is_before_it() -> None:
     quoted = replace(fact("Note of 01-May-2024: “Gout, gout.”", Kind.NOTE, span=(0, 3)), value="Gout")
     assert Source(quoted).beside.fact.text == "Note of 01-May-2024: “"

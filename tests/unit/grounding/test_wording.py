@@ -180,6 +180,12 @@ def test_a_frequency_is_one_frequency_in_all_its_forms(line: str, said: str, is_
     assert (told is Verdict.SUPPORTED) is is_so
 
 
+def test_a_frequency_that_the_record_does_not_tell_is_read_as_the_first_of_its_forms() -> None:
+    for lines in ((), ("Metformin: active order",), ("Metformin: active order; every day",)):
+        told = said_plainly("Metformin b.i.d.", [Kind.MEDICATION], (), lines=lines)
+        assert told.split() == ["Metformin", "2", "times", "per", "day"]
+
+
 @pytest.mark.parametrize("said", ["Zocor 20 mg was stopped.", "Simvastatin 20 mg was stopped."])
 def test_a_brand_stands_for_its_ingredient(said: str) -> None:
     assert verdict(said, SIMVASTATIN) is Verdict.SUPPORTED

@@ -322,7 +322,7 @@ def test_a_copied_sentence_cannot_be_quoted_with_the_day_of_the_later_note(
 ) -> None:
     copied = next(f for f in hazard("safety-13-copied-forward").facts if f.span and f.copies)
     said = f"Progress note{f' of {day}' if day else ''}, Assessment: “{copied.value}”"
-    faults = [reason for _, reason in judge(said, [Source(copied)])]
+    faults = [reason for _, reason in judge(said, [Source(copied)], "")]
     assert (not faults) is is_supported
     if not is_supported:
         assert "day_of_the_note_missing" in faults
