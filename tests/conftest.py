@@ -46,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
             demonstration_model()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one process, and those that start the real engine in one, and first."""
     for item in items:
