@@ -7,7 +7,7 @@ TORCH_VERSION ?= 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO_ARGS ?=
 TEST_ARGS ?=
-TEST_WORKERS ?= 3
+TEST_WORKERS ?= 2
 BENCH_ARGS ?=
 MUTATE_ARGS ?=
 STAMP := $(VENV)/.epicrisis-$(ENGINE)
@@ -29,7 +29,7 @@ demo: setup ## Six synthetic charts: read, summarised, filed back, shown on a lo
 	@exec $(BIN)/epicrisis demo $(DEMO_ARGS)
 
 test: setup tests/node/node_modules/.installed ## All tests that this machine can run
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(TEST_ARGS)
+	@ops/test $(BIN)/python $(TEST_WORKERS) $(TEST_ARGS)
 
 # Validators that are not ours, and the accessibility checker; without npm their tests skip.
 tests/node/node_modules/.installed: tests/node/package-lock.json

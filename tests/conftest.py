@@ -46,15 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
             demonstration_model()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and those that start the real engine in one, and first."""
-    for item in items:
-        is_engine = item.get_closest_marker("engine") is not None
-        item.add_marker(pytest.mark.xdist_group("engine" if is_engine else item.location[0]))
-    items.sort(key=lambda item: item.get_closest_marker("engine") is None)
-
-
 @pytest.fixture(autouse=True)
 def _no_socket_but_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     real_connect = socket.socket.connect
