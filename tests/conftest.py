@@ -6,7 +6,6 @@ import gzip
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,7 @@ import hypothesis
 import msgspec
 import pytest
 
-from fixtures.engines import demonstration_model
 from fixtures.postgres import PostgresServer
-from service.errors import EpicrisisError
 
 # Correctness tests never assert wall-clock time.
 hypothesis.settings.register_profile("ours", deadline=None)
@@ -37,13 +34,6 @@ def missing(what: str) -> None:
     if IN_CI:
         pytest.fail(f"CI needs {what}")
     pytest.skip(f"needs {what}")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Prepare what several worker processes would otherwise prepare at the same time."""
-    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
-        with suppress(EpicrisisError):  # the tests that need it say so themselves
-            demonstration_model()
 
 
 @pytest.fixture(autouse=True)
