@@ -13,7 +13,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
-import service.store.admission_tables  # noqa: F401 - its tables are part of the schema
+import service.store.admission_tables
+import service.store.sessions  # noqa: F401 - their tables are part of the schema
 from service.errors import StoreError
 from service.store import database
 from service.store.cipher import Cipher
@@ -44,6 +45,26 @@ def first_version(path: Path, source: Path) -> None:
     raw.close()
 
 
+def seal_as_then(path: Path, store: SqlStore, cipher: Cipher) -> None:
+    """Seal every value by the key file itself, as the first version did: it knew no key of a patient."""
+    raw = sqlite3.connect(path, isolation_level=None)
+    raw.execute("DELETE FROM epicrisis_key_check")
+    triggers = raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    for trigger, _ in triggers:
+        raw.execute(f"DROP TRIGGER {trigger}")
+    for name in FIRST_TABLES:
+        table = f"epicrisis_{name}"
+        columns = [row[1] for row in raw.execute(f"PRAGMA table_info({table})") if row[2] == "BLOB"]
+        for column in columns:
+            for row, value in raw.execute(f"SELECT rowid, {column} FROM {table}").fetchall():
+                place = f"{table}.{column}"
+                sealed = cipher.seal(store.database.envelope.unseal(value, place), place)
+                raw.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (sealed, row))
+    for _, statement in triggers:
+        raw.execute(statement)
+    raw.close()
+
+
 def schema(path: Path) -> list[str]:
     raw = sqlite3.connect(path)
     rows = raw.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
@@ -56,10 +77,11 @@ def test_a_database_of_the_first_version_is_upgraded_and_loses_nothing(
 ) -> None:
     store.save(make_run())
     audit.append(ENTRY)
-    store.close()
-    audit.close()
     current, old = Path(url.removeprefix("sqlite:///")), tmp_path / "old.db"
     first_version(old, current)
+    seal_as_then(old, store, cipher)
+    store.close()
+    audit.close()
     assert not any("epicrisis_kept" in statement for statement in schema(old))
     old_url = f"sqlite:///{old}"
     old_store, old_audit = SqlStore(old_url, cipher), SqlAuditLog(old_url, cipher)
