@@ -233,9 +233,13 @@ class Envelope:
         return self._here().session.execute(wanted.with_for_update(read=True) if lock else wanted).first()
 
     def _insert(self, patient_hash: str, generation: int, secret: bytes | None = None) -> None:
-        """Make a data key, unless another transaction was first."""
+        """Make a data key, unless another transaction was first.
+
+        The name of the master key is held until the transaction ends: a rotation, which changes it, waits
+        for every key that is being sealed by the one before, and only then forgets that one.
+        """
         session, key_id = self._here().session, secrets.token_bytes(ID_BYTES)
-        named = session.execute(select(col(KeyCheckTable.master))).scalar()
+        named = session.execute(select(col(KeyCheckTable.master)).with_for_update(read=True)).scalar()
         master = bytes.fromhex(named) if named else self.cipher.current
         wrapped = self.cipher.seal(
             secret or secrets.token_bytes(KEY_BYTES), _place(key_id.hex(), patient_hash), master

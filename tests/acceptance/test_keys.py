@@ -148,7 +148,7 @@ def test_a_worker_writes_and_reads_while_the_master_key_is_rotated(house: House,
         writer.kill()
         _, errors = writer.communicate()
     assert "Error" not in errors
-    assert len(ids) >= 4
+    assert len(ids) == 5
     assert set(read_keys(key).keys) == {house.keys.state().master}
     for number in range(last + 1):
         assert house.store.get(RunId(f"w-{number}")) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -447,6 +448,24 @@ def test_a_rotated_master_key_opens_everything_and_the_one_before_is_forgotten(h
     house.key_file.write_bytes(old)
     with pytest.raises(StoreError, match="key file does not hold the key"):
         open_house(house.url, house.key_file)
+
+
+def test_a_rotation_waits_for_who_is_making_a_key_under_the_master_key_of_before(house: House) -> None:
+    """The old master key is forgotten at the end: what is still being sealed by it would never open again."""
+    rotation = threading.Thread(target=house.keys.rotate)
+    with house.store.database.writing(alone=False, about=ONE) as session:
+        house.store.database.envelope.seal(b"in the middle", "a place")
+        session.flush()
+        rotation.start()
+        rotation.join(timeout=1)
+        assert rotation.is_alive()
+    rotation.join(timeout=10)
+    state = house.keys.state()
+    assert (state.behind, state.patients, state.master == state.next) == (0, 1, True)
+    house.fill(ONE)
+    fresh = open_house(house.url, house.key_file)
+    assert fresh.store.get(RunId("run-77")) is not None
+    fresh.close()
 
 
 def test_a_prepared_key_is_used_by_the_next_rotation(house: House) -> None:
