@@ -8,9 +8,7 @@ across a page's edge. So a search of several pages counts only when nothing chan
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -55,40 +53,6 @@ async def poll_encounters(
     look = _Look(client, ward, cursor, now, pace or Pace())
     await look.run()
     return look.batch()
-
-
-async def follow_encounters(
-    client: FhirClient,
-    ward: Ward,
-    cursor: Cursor,
-    *,
-    now: Callable[[], datetime],
-    pause: Callable[[], Awaitable[object]],
-    pace: Pace | None = None,
-) -> AsyncIterator[Batch[Cursor]]:
-    """Yield a batch for every look, for ever. `pause` waits: some seconds, or until a notification came.
-
-    The next look begins where the consumer asks for the next batch: what it had stored by then is safe.
-    """
-    while True:
-        batch = await poll_encounters(client, ward, cursor, now=now(), pace=pace)
-        cursor = batch.cursor
-        yield batch
-        await pause()
-
-
-def pause_until(wake: asyncio.Event, at_most_s: float) -> Callable[[], Awaitable[None]]:
-    """Return a pause that ends when `wake` is set, which it clears, or after so many seconds."""
-
-    async def pause() -> None:
-        try:
-            async with asyncio.timeout(at_most_s):
-                await wake.wait()
-        except TimeoutError:
-            return
-        wake.clear()
-
-    return pause
 
 
 @dataclass(slots=True)

@@ -40,7 +40,6 @@ WORDS: Final = {
     Standing.SKIPPED: "Left out",
     Standing.FRESH: "Up to date",
 }
-ACTS: Final = ("pause", "resume", "run")
 CHANGE: Final = PATH + "/schedules/{name}/{act}"
 
 
@@ -151,7 +150,7 @@ def show_admission(admission: Admission, name: str) -> ShownAdmission:
     return ShownAdmission(
         name or "Name not read yet",
         admission.encounter,
-        admission.ward or admission.location,
+        admission.location,
         WORDS[admission.standing],
         admission.standing.value,
         show_instant(admission.since) if admission.since else "",

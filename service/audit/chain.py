@@ -56,18 +56,6 @@ class TrailKeys:
     """What such an entry has for a `patient_hash`."""
 
 
-class DerivedKeys:
-    """PatientKeys that are derived from the installation's key: they last as long as it does."""
-
-    def __init__(self, derive: Callable[[str, str], str]) -> None:
-        """`derive(purpose, value)` is a keyed hash, in hex."""
-        self._derive = derive
-
-    def mac_key(self, patient_hash: str) -> bytes | None:
-        """Return the key of a patient."""
-        return bytes.fromhex(self._derive("audit patient key", patient_hash))
-
-
 class Link(NamedTuple):
     """One entry's place in the chain. Of the genesis, number 0, `key_id` is a nonce and `mac` a digest."""
 

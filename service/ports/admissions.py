@@ -42,8 +42,6 @@ class Admission:
     encounter_class: str = ""
     location: str = field(default="", repr=False)
     """Reference of the current place, or what the source calls it."""
-    ward: str = field(default="", repr=False)
-    """What people call the place; empty where the server gives no name."""
     standing: Standing = Standing.MISSING
     since: datetime | None = None
     """When it came to stand so."""
@@ -53,7 +51,6 @@ class Admission:
     """When the chart was last read and the summary found to hold, or made anew."""
     tried_at: datetime | None = None
     run_id: str = ""
-    document: str = field(default="", repr=False)
     failures: int = 0
     """How often in a row it failed."""
     epoch: int = 0

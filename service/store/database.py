@@ -94,14 +94,6 @@ class Database:
         """Return the keyed hash by which the rows of a patient (`Patient/1`) are found."""
         return self.cipher.keyed_hash(PATIENT, patient)
 
-    def patient_mac_key(self, patient: str) -> bytes | None:
-        """Return the key that authenticates audit entries about a patient; None where it was destroyed.
-
-        None, too, where nothing was ever stored about them. Raises StoreError.
-        """
-        with self.reading():
-            return self.envelope.mac_key(self.hash_of(patient))
-
     def scrub(self) -> None:
         """Let nothing that was overwritten stay in the database's files. Raises StoreError.
 

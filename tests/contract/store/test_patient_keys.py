@@ -109,7 +109,7 @@ def document_of(patient: str, state: DocumentState = DocumentState.SUPERSEDED) -
 def admission_of(patient: str) -> Admission:
     number = patient.rpartition("/")[2]
     return Admission(
-        number.rjust(16, "0"), SERVER, patient, f"Encounter/{number}", ward=f"Ward of {CANARY}",
+        number.rjust(16, "0"), SERVER, patient, f"Encounter/{number}", location=f"Ward of {CANARY}",
         standing=Standing.FRESH, since=CREATED,
     )  # fmt: skip
 
@@ -352,7 +352,7 @@ def test_nothing_new_is_stored_about_a_shredded_patient_until_they_are_readmitte
     house.admissions.put_admission(admission_of(ONE))
     kept = house.admissions.find_admission(SERVER, "Encounter/77")
     assert kept is not None
-    assert (kept.patient, kept.encounter, kept.ward, kept.reason) == ("", "", "", SHREDDED)
+    assert (kept.patient, kept.encounter, kept.location, kept.reason) == ("", "", "", SHREDDED)
     assert not kept.is_open
     after = house.admissions.change_admission(
         kept.id, lambda one: replace(one, patient=ONE, standing=Standing.STALE)

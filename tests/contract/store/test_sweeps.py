@@ -99,7 +99,7 @@ def store(every: Every) -> AdmissionStore:
 def admission(number: int = 1, **more: object) -> Admission:
     whole = Admission(
         f"a{number}", SERVER, f"Patient/{CANARY}{number}", f"Encounter/{CANARY}{number}", "IMP", "Location/7",
-        "Ward 7", Standing.FRESH, NOW, "", NOW, NOW, "run-1", "DocumentReference/7", 2, 3,
+        Standing.FRESH, NOW, "", NOW, NOW, "run-1", 2, 3,
     )  # fmt: skip
     return replace(whole, **more)  # type: ignore[arg-type]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import pytest
 from connectors.admissions.cursor import Cursor
 from connectors.admissions.encounter import Ward
 from connectors.admissions.events import Admitted, Batch, Cancelled, Discharged, Event, Updated
-from connectors.admissions.polling import Pace, follow_encounters, pause_until, poll_encounters
+from connectors.admissions.polling import Pace, poll_encounters
 from connectors.errors import ConnectorError, RequestRejected
 from connectors.fhir.client import FhirClient
 from connectors.limits import Limits
@@ -482,24 +481,6 @@ async def test_a_failure_in_the_middle_keeps_what_came_and_asks_again(
     server.on("GET", "/fhir/Encounter", hospital.answer)
     assert (await night.poll()).is_complete
     assert night.of(Admitted) == [f"e{n}" for n in range(7)]
-
-
-async def test_following_goes_on_from_its_own_cursor_and_wakes_when_called(
-    small: FhirClient, hospital: Hospital
-) -> None:
-    hospital.put("e1")
-    wake = asyncio.Event()
-    pause = pause_until(wake, at_most_s=60)
-    seen: list[str] = []
-    async for batch in follow_encounters(small, WARD, Cursor(), now=lambda: hospital.now, pause=pause):
-        seen += [event.visit.reference for event in batch.events]
-        if len(seen) == 2:
-            break
-        hospital.tick()
-        hospital.put("e2")
-        wake.set()
-    assert seen == ["Encounter/e1", "Encounter/e2"]
-    assert not wake.is_set()
 
 
 async def test_errors_and_batches_tell_nothing_of_a_patient(night: Night, server: FaultServer) -> None:
