@@ -47,7 +47,7 @@ class Machine:
     def step_tokens(self) -> int:
         """How much the engine reads and decodes in one step at most, so that no long prompt holds others up.
 
-        A small step costs a large GPU its speed. Two cores lose none by it.
+        A small step costs a large GPU its speed; what it costs on a CPU was not measured.
         """
         return CPU_STEP_TOKENS if self.is_cpu_build else GPU_STEP_TOKENS
 

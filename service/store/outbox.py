@@ -37,8 +37,7 @@ class SqlOutbox:
     ) -> Sequence[int]:
         """Return the numbers `after` one of what is due, oldest first, what was refused last.
 
-        From the beginning it takes the longer the longer the log is (100,000 entries: 0.4 s). Raises
-        StoreError.
+        From the beginning it takes the longer the longer the log is. Raises StoreError.
         """
         was_refused = case((col(AuditSentTable.state) == REFUSED, 1), else_=0)
         wanted = (
