@@ -6,9 +6,9 @@ Nothing here writes to a chart, and no page of a run is shown before its view is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path as FilePath
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 from fastapi import FastAPI, HTTPException, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,7 +20,6 @@ from service.api.access import AccessLog, LastResort
 from service.api.export import export_run
 from service.api.freshness import Ask, add_freshness
 from service.api.gate import Access, Gate, Refusals, visitor_of
-from service.api.hooks import Hooks
 from service.api.keys import Jwks, add_keys
 from service.api.pages import build_page, list_runs
 from service.api.render import page, plain_page
@@ -52,6 +51,14 @@ _SENTENCES: Final = {
 _BACK: Final = "Go back to the list of summaries."
 
 
+class Room(Protocol):
+    """Routes that belong together, with what they need."""
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add the routes."""
+        ...
+
+
 class AuditFailedError(Exception):
     """The view could not be recorded, so it does not happen."""
 
@@ -66,26 +73,26 @@ def create_app(
     version: str,
     ask: Ask | None = None,
     jwks: Jwks | None = None,
-    hooks: Hooks | None = None,
     ward: Ward | None = None,
+    rooms: Sequence[Room] = (),
 ) -> FastAPI:
     """Return the application. It answers under `allowed_hosts` alone; serve it with `access_log=False`.
 
     `access` says who a visitor is; what each may do stands in `routes.toml`, and a route without a row there
     raises SettingsError.
     `ask` compares a stored run with its chart; without it no page says whether a summary still holds.
-    `jwks` are the public keys that documents are signed with; `hooks` hears what the FHIR server tells.
-    `ward` is what the ward's page needs.
+    `jwks` are the public keys that documents are signed with; `ward` is what the ward's page needs.
+    `rooms` are what this installation has besides, each with routes of its own.
     """
     app = FastAPI(title="Epicrisis", version=version, docs_url=None, redoc_url=None, openapi_url=None)
     pages = Pages(store, audit, clock, version, has_ward=ward is not None)
     pages.add_to(app)
     add_freshness(app, pages.view, ask)
     add_keys(app, jwks)
-    if hooks is not None:
-        hooks.add_to(app)
     if ward is not None:
         ward.add_to(app)
+    for room in rooms:
+        room.add_to(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     access.add_to(app)
     _add_errors(app)

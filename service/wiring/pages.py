@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from connectors.fhir.ehr import FhirEhr
 from connectors.origin import check_base_url
-from service.api.app import create_app
+from service.api.app import Room, create_app
 from service.api.door import Book, LocalDoor, OidcDoor
 from service.api.gate import Access, Refusals
 from service.api.hooks import Hooks
@@ -70,6 +70,9 @@ def build_app(
     wanted = hook(settings)
     if wanted is not None:
         admissions.nudge()  # what was told while nobody listened is found by a look
+    rooms: list[Room] = []
+    if wanted is not None:
+        rooms.append(Hooks(wanted, admissions.nudge, utc_now, settings.fhir_url))
     return create_app(
         store=store,
         audit=audit,
@@ -79,11 +82,11 @@ def build_app(
         version=software_version(),
         ask=ask,
         jwks=signer(settings).jwks(),
-        hooks=Hooks(wanted, admissions.nudge, utc_now, settings.fhir_url) if wanted is not None else None,
         ward=ApiWard(
             admissions, _server(settings), store.names, partial(_timed, settings), hand_tick,
             utc_now, software_version(), audit,
         ),
+        rooms=rooms,
     )  # fmt: skip
 
 

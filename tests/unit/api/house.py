@@ -121,7 +121,9 @@ class House:
             access=access,
             allowed_hosts=(HOST,),
             version="0",
-            hooks=Hooks(Hook(f"https://{HOST}/hooks/fhir", SECRET), self.admissions.nudge, self.clock, EHR),
+            rooms=(
+                Hooks(Hook(f"https://{HOST}/hooks/fhir", SECRET), self.admissions.nudge, self.clock, EHR),
+            ),
             ward=Ward(
                 self.admissions, EHR, lambda runs: {}, lambda: timed, hand_tick, self.clock, "0", self.audit
             ),

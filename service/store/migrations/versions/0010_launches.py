@@ -1,0 +1,12 @@
+"""Launches from an EHR: who came from where, for which patient, with which tokens."""
+
+from __future__ import annotations
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
