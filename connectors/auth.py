@@ -198,7 +198,7 @@ class SmartBackendAuth(Auth):
         legible = isinstance(value, str) and value.isascii() and value.isprintable()
         if not response.is_success or not legible:
             raise _token_refused(response.status_code, answer.get("error"), origin)
-        life_s = _lifetime_s(answer.get("expires_in"))
+        life_s = lifetime_s(answer.get("expires_in"))
         return _Token(f"Bearer {value}", self._now() + life_s - min(EARLY_S, life_s / 4))
 
 
@@ -207,7 +207,8 @@ def _token_refused(status: int, error: Any, origin: str) -> TokenRefused:
     return TokenRefused(f"The token endpoint {origin} gave no token (HTTP {status}{word}).", status=status)
 
 
-def _lifetime_s(value: Any) -> float:
+def lifetime_s(value: Any) -> float:
+    """Return how long a token lives by its `expires_in`, in seconds, whatever a server writes there."""
     try:
         seconds = float(value)
     except (TypeError, ValueError, OverflowError):

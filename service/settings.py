@@ -170,6 +170,8 @@ class Settings(BaseSettings):
     """How long a session lasts that nobody uses, in seconds."""
     session_max_s: int = Field(default=43200, ge=60)
     """How long any session lasts, in seconds."""
+    ehrs: Path | None = None
+    """TOML file of the EHRs that may launch Epicrisis; empty: none."""
     tls_cert: Path | None = None
     """PEM file of the certificate chain that the pages are served with."""
     tls_key: Path | None = None

@@ -48,6 +48,7 @@ from service.ports import (
     StoredRun,
     Vault,
 )
+from service.provisional import Listen, Provisional, provisional
 from service.record.assemble import Policy, assemble_record, stop_reason
 from service.record.facts import Extracted, PatientRecord
 from service.record.required import required_facts
@@ -164,6 +165,11 @@ class Summarizer:
         self._second_pass = second_pass
         self._version = software_version
         self._manner = manner
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that this asks, with whatever stands before it."""
+        return self._engine
 
     async def summarize(
         self,
@@ -330,8 +336,12 @@ class Summarizer:
     def _most_windows(self, info: EngineInfo) -> int:
         return info.profile.digest_windows if self._windows is None else self._windows
 
-    async def draft(self, ready: Ready) -> StoredRun:
-        """Choose, render, generate and verify; store all of it before anything is written anywhere."""
+    async def draft(self, ready: Ready, listen: Listen | None = None) -> StoredRun:
+        """Choose, render, generate and verify; store all of it before anything is written anywhere.
+
+        `listen` is told claims while the engine writes, after their rules passed. What is stored does not
+        depend on it.
+        """
         pull, record, templates, info, inputs, actor, watch = (
             ready.pull, ready.record, ready.templates, ready.info, ready.inputs, ready.actor, ready.watch,
         )  # fmt: skip
@@ -339,7 +349,8 @@ class Summarizer:
             context = await self._choose(record, templates, info, inputs, watch)
             requests = requests_for(context, templates, info.profile, seed=SEED)
         with watch.stage("generate"):
-            completions = await self._generate(requests, actor, inputs.patient, watch.tell)
+            async with provisional(context, record, templates, info.profile.strip, listen) as heard:
+                completions = await self._generate(requests, actor, inputs.patient, watch.tell, heard)
         verified = await Verifier(
             self._engine, info, templates, record, context, self._second_pass, watch.stage, watch.tell, SEED
         ).verify(requests, completions)
@@ -401,7 +412,7 @@ class Summarizer:
         return await asyncio.to_thread(choose, budget, digests) if digests else context
 
     async def _generate(
-        self, requests: tuple[Request, ...], actor: str, patient: str, tell: Progress
+        self, requests: tuple[Request, ...], actor: str, patient: str, tell: Progress, heard: Provisional
     ) -> tuple[Completion, ...]:
         seats = asyncio.Semaphore(REQUESTS_IN_FLIGHT)
         done = 0
@@ -409,7 +420,8 @@ class Summarizer:
         async def ask(request: Request) -> Completion:
             nonlocal done
             async with seats:
-                completion = await self._engine.generate(request.prompt)
+                completion = await self._engine.generate(request.prompt, heard.listener(request))
+            heard.answered(request, completion)
             done += 1
             tell("generate", f"{done} of {len(requests)} requests")
             return completion

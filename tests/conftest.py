@@ -15,6 +15,12 @@ import msgspec
 import pytest
 
 from fixtures.postgres import PostgresServer
+from tests.canary import (
+    CANARY,
+    _everybody_is_heard,
+    _nobody_says_the_canarys_name,
+    pytest_runtest_makereport,
+)
 
 # Correctness tests never assert wall-clock time.
 hypothesis.settings.register_profile("ours", deadline=None)
@@ -23,8 +29,12 @@ hypothesis.settings.load_profile("ours")
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 
-CANARY = "Zzyzxcanary"
-"""Surname of every fixture patient: it must never reach a log, a metric, a URL or an error message."""
+__all__ = [
+    "CANARY",
+    "_everybody_is_heard",
+    "_nobody_says_the_canarys_name",
+    "pytest_runtest_makereport",
+]
 
 IN_CI = os.environ.get("CI") == "true"  # noqa: TID251 - the one thing a test may ask of its surroundings
 

@@ -76,9 +76,7 @@ class EligibilityScreen:
         if any(stop.scope is StopScope.ALL for stop in await asyncio.to_thread(self.documents.stops)):
             return STOPPED
         async with self._one:
-            known = self._known
-            if known is None or self.monotonic() - known.at > self.fresh_s:
-                known = await self._renew()
+            known = await self._fresh()
             if admission.encounter not in known.encounters and admission.encounter not in known.unread:
                 await self._read(known, [admission])
         return self._judge(known, admission)
@@ -87,7 +85,13 @@ class EligibilityScreen:
         """Return why nothing is made of what was read: nothing more is known than before."""
         return ""
 
+    async def _fresh(self) -> _Known:
+        if self._known is not None and self.monotonic() - self._known.at <= self.fresh_s:
+            return self._known
+        return await self._renew()
+
     async def _renew(self) -> _Known:
+        self._known = None  # 40 MB for ten thousand stays: never twice at once, not in a caller's hand either
         known = _Known(self.monotonic())
         known.preferences = await read_preferences(self.client, self.wishes)
         admissions = await asyncio.to_thread(self.store.admissions, self.client.base_url)

@@ -17,9 +17,10 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from service.api.access import AccessLog, LastResort
+from service.api.disputes import marks_of
 from service.api.export import export_run
 from service.api.freshness import Ask, add_freshness
-from service.api.gate import Access, Gate, Refusals, visitor_of
+from service.api.gate import Access, Gate, Launched, Refusals, visitor_of
 from service.api.keys import Jwks, add_keys
 from service.api.pages import build_page, list_runs
 from service.api.render import page, plain_page
@@ -30,6 +31,7 @@ from service.errors import ShreddedError, StoreError
 from service.filing.stopped import is_stopped
 from service.identity.visitor import Visitor
 from service.ports import Action, AuditEntry, AuditLog, Clock, FilingStore, RunId, StoredRun
+from service.ports.feedback import FeedbackStore
 
 __all__ = ["ROWS_A_PAGE", "check_bind", "create_app"]
 
@@ -75,6 +77,8 @@ def create_app(
     jwks: Jwks | None = None,
     ward: Ward | None = None,
     rooms: Sequence[Room] = (),
+    launched: Launched | None = None,
+    feedback: FeedbackStore | None = None,
 ) -> FastAPI:
     """Return the application. It answers under `allowed_hosts` alone; serve it with `access_log=False`.
 
@@ -83,9 +87,11 @@ def create_app(
     `ask` compares a stored run with its chart; without it no page says whether a summary still holds.
     `jwks` are the public keys that documents are signed with; `ward` is what the ward's page needs.
     `rooms` are what this installation has besides, each with routes of its own.
+    `launched` says who came by a launch from an EHR; without it nobody does.
+    `feedback` says which statements are disputed; without it none is.
     """
     app = FastAPI(title="Epicrisis", version=version, docs_url=None, redoc_url=None, openapi_url=None)
-    pages = Pages(store, audit, clock, version, has_ward=ward is not None)
+    pages = Pages(store, audit, clock, version, has_ward=ward is not None, feedback=feedback)
     pages.add_to(app)
     add_freshness(app, pages.view, ask)
     add_keys(app, jwks)
@@ -99,7 +105,12 @@ def create_app(
     table = read_table()
     check_routes(app.router.routes, table)
     app.add_middleware(
-        Gate, access=access, table=table, routes=lambda: app.router.routes, refusals=Refusals(audit, clock)
+        Gate,
+        access=access,
+        table=table,
+        routes=lambda: app.router.routes,
+        refusals=Refusals(audit, clock),
+        launched=launched,
     )
     app.add_middleware(HostAllowList, allowed=allowed_hosts)
     app.add_middleware(LastResort)
@@ -112,9 +123,17 @@ class Pages:
     """The routes, over the store and the audit log that they need."""
 
     def __init__(
-        self, store: FilingStore, audit: AuditLog, clock: Clock, version: str, *, has_ward: bool = False
+        self,
+        store: FilingStore,
+        audit: AuditLog,
+        clock: Clock,
+        version: str,
+        *,
+        has_ward: bool = False,
+        feedback: FeedbackStore | None = None,
     ) -> None:
         self._store = store
+        self._feedback = feedback
         self._has_ward = has_ward
         self._audit = audit
         self._clock = clock
@@ -175,7 +194,8 @@ class Pages:
     def summary(self, request: Request, run_id: str) -> Response:
         """Show one summary beside its sources."""
         run = self.view(run_id, visitor_of(request))
-        return page("summary.html", page=build_page(run, self._clock()), version=self._version)
+        shown = build_page(run, self._clock(), marks_of(self._feedback, run))
+        return page("summary.html", page=shown, version=self._version)
 
     def source(self, request: Request, run_id: str, n: Annotated[int, Path(ge=1, le=LAST_PAGE)]) -> Response:
         """Show one source as a page of its own."""

@@ -51,3 +51,25 @@ def bounded(receive: Receive, limit: int, within_s: float = BODY_S) -> Receive:
         return message
 
     return watched
+
+
+async def read_again(receive: Receive) -> tuple[bytes, Receive]:
+    """Return a whole body, and a `receive` that brings it once more before what follows it.
+
+    Raises BodyRefusedError where `receive` does.
+    """
+    pieces: list[bytes] = []
+    kept: list[Message] = []
+    while True:
+        message = await receive()
+        kept.append(message)
+        if message["type"] != "http.request":
+            break
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            break
+
+    async def again() -> Message:
+        return kept.pop(0) if kept else await receive()
+
+    return b"".join(pieces), again

@@ -1,4 +1,8 @@
-"""The two cookies: of a session, and of an attempt to sign in. Over TLS their names begin with `__Host-`."""
+"""The cookies: of a session, of an attempt to sign in, and of a browser that an EHR launched us in.
+
+Over TLS the names of the first two begin with `__Host-`. The third always has such a name: it must reach us
+out of a frame on another site, and browsers keep such a cookie only where it is Secure. Loopback may set it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from starlette.responses import Response
 
 SESSION: Final = "epicrisis"
 LOGIN: Final = "epicrisis-login"
+LAUNCH: Final = "__Host-epicrisis-launch"
+_FRAMED: Final = "Path=/; Secure; HttpOnly; SameSite=None; Partitioned"
 
 
 def is_secure(request: Request) -> bool:
@@ -47,3 +53,18 @@ def drop_cookie(request: Request, response: Response, kind: str) -> None:
     response.delete_cookie(
         cookie_name(request, kind), path="/", secure=is_secure(request), httponly=True, samesite="strict"
     )
+
+
+def read_launch(request: Request) -> str:
+    """Return the secret of a browser that was launched, or an empty text."""
+    return request.cookies.get(LAUNCH, "")
+
+
+def put_launch(response: Response, value: str) -> None:
+    """Have the browser keep it for the site that frames us (CHIPS), as long as it runs."""
+    response.headers.append("set-cookie", f"{LAUNCH}={value}; {_FRAMED}")
+
+
+def drop_launch(response: Response) -> None:
+    """Have the browser forget it; without Partitioned it would look for another cookie."""
+    response.headers.append("set-cookie", f"{LAUNCH}=; Max-Age=0; {_FRAMED}")

@@ -36,7 +36,7 @@ def export_run(run: StoredRun) -> bytes:
             "searched": summary.searched,
             "as_of": summary.as_of.recorded if summary.as_of else None,
             "sections": [_export_section(section, numbers, facts) for section in summary.sections],
-            "sources": [_export_fact(facts[fact_id], number) for fact_id, number in numbers.items()],
+            "sources": [export_fact(facts[fact_id], number) for fact_id, number in numbers.items()],
             "left_out": summary.left_out,
             "not_retrieved": summary.gaps,
             "restricted": summary.restricted,
@@ -72,7 +72,7 @@ def _export_section(
     }
 
 
-def _export_fact(fact: Fact, number: int) -> dict[str, Any]:
+def export_fact(fact: Fact, number: int) -> dict[str, Any]:
     return {
         "number": number,
         "id": fact.id,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from service.api import words
@@ -27,6 +27,21 @@ NO_KNOWN_ALLERGY = frozenset({"716186003", "no-known-allergies"})
 _NO_KNOWN_ALLERGY = re.compile(r"\s*(nka\b|no known allerg(y|ies)\W*$)", re.IGNORECASE)
 
 TITLES = {"history": "History"}
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What is known of statements beside their text: their keys, who disputes them, what moved since."""
+
+    keys: Mapping[Claim, str] = field(default_factory=dict)
+    """By what feedback names a statement; empty where none is taken."""
+    disputed: frozenset[Claim] = frozenset()
+    """Statements that a clinician called wrong or outdated (SAFETY 24)."""
+    changed: frozenset[FactId] = frozenset()
+    """Facts whose resource has another version in the chart now."""
+
+
+NO_MARKS = Marks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +86,11 @@ class ShownClaim:
     flags: tuple[Flag, ...]
     from_record: bool
     corrected: bool
+    key: str = ""
+    """By what feedback names it."""
+    disputed: bool = False
+    changed: bool = False
+    """True where a source has another version in the chart now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +106,12 @@ class ShownSection:
     not_retrieved: bool
     conflict: str
     tally: str
+    key: str = ""
+
+    @property
+    def all(self) -> tuple[ShownClaim, ...]:
+        """Every statement, those behind "See more" too."""
+        return (*self.claims, *self.folded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +183,7 @@ class SummaryPage:
 
     def source(self, number: int) -> Source | None:
         """Return the source with this number, or None."""
-        return self.sources[number - 1] if 1 <= number <= len(self.sources) else None
+        return next((source for source in self.sources if source.number == number), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +202,13 @@ class ListedRun:
     counts: str
 
 
-def build_page(run: StoredRun, now: datetime) -> SummaryPage:
+def build_page(
+    run: StoredRun, now: datetime, marks: Marks = NO_MARKS, numbers: Mapping[FactId, int] | None = None
+) -> SummaryPage:
     """Build the page of one run as it reads at an instant."""
     summary = run.summary
     facts = {fact.id: fact for fact in summary.facts}
-    numbers = number_sources(summary, facts)
+    numbers = numbers or number_sources(summary, facts)
     anchors = _anchor_claims(summary, facts)
     places: dict[FactId, list[tuple[str, int]]] = {}
     for ordinal, (claim, anchor) in enumerate(anchors, 1):
@@ -192,12 +220,15 @@ def build_page(run: StoredRun, now: datetime) -> SummaryPage:
         banner=build_banner(summary.identity, now.date()),
         notes=build_notes(run, now, published=len(anchors)),
         sections=tuple(
-            _show_section(section, index, numbers, facts, [next(names) for _ in _showable(section, facts)])
+            _show_section(
+                section, index, numbers, facts, [next(names) for _ in _showable(section, facts)], marks
+            )
             for index, section in enumerate(summary.sections, 1)
         ),
         sources=tuple(
             _show_source(facts[fact_id], number, tuple(places.get(fact_id, ())))
             for fact_id, number in numbers.items()
+            if fact_id in facts
         ),
     )
 
@@ -312,10 +343,12 @@ def _show_section(
     numbers: Mapping[FactId, int],
     facts: Mapping[FactId, Fact],
     anchors: list[str],
+    marks: Marks,
 ) -> ShownSection:
     claims = _showable(section, facts)
     shown = tuple(
-        _show_claim(claim, anchor, numbers, facts) for claim, anchor in zip(claims, anchors, strict=True)
+        _show_claim(claim, anchor, numbers, facts, marks)
+        for claim, anchor in zip(claims, anchors, strict=True)
     )
     fold = FOLD_AFTER if section.state is None else len(shown)
     return ShownSection(
@@ -328,20 +361,25 @@ def _show_section(
         not_retrieved=section.state is Absence.NOT_RETRIEVED,
         conflict=section.conflict,
         tally=_tally(len(shown), len(shown[:fold]), section.hidden),
+        key=section.key,
     )
 
 
 def _section_title(section: SummarySection, cited: Sequence[Fact]) -> str:
-    """For allergies one of the four things that may be said (PAB-0064…0072); else the section's own title."""
     if section.key not in ("allergy", "allergies"):
         return section.title
-    if section.state is Absence.NOT_RETRIEVED:
+    return title_allergies(section.state, cited, section.title)
+
+
+def title_allergies(state: Absence | None, facts: Sequence[Fact], title: str) -> str:
+    """Return one of the four things that may be said (PAB-0064…0072); `title` where the facts say neither."""
+    if state is Absence.NOT_RETRIEVED:
         return "Allergies unavailable"
-    if section.state is Absence.NONE_RECORDED:
+    if state is Absence.NONE_RECORDED:
         return "Allergies not recorded"
-    if any(not _says_none(fact) and fact.status is not Status.REFUTED for fact in cited):
+    if any(not _says_none(fact) and fact.status is not Status.REFUTED for fact in facts):
         return "Known allergies"
-    return "No known allergies" if any(_says_none_of_any_kind(fact) for fact in cited) else section.title
+    return "No known allergies" if any(_says_none_of_any_kind(fact) for fact in facts) else title
 
 
 def _says_none(fact: Fact) -> bool:
@@ -378,10 +416,14 @@ def _tally(total: int, open_rows: int, hidden: int) -> str:
 
 
 def _show_claim(
-    claim: Claim, anchor: str, numbers: Mapping[FactId, int], facts: Mapping[FactId, Fact]
+    claim: Claim,
+    anchor: str,
+    numbers: Mapping[FactId, int],
+    facts: Mapping[FactId, Fact],
+    marks: Marks,
 ) -> ShownClaim:
     cited = [facts[fact_id] for fact_id in dict.fromkeys(claim.citations)]
-    before, strong, after = split_at(claim.text, _weight(cited))
+    before, strong, after = split_at(claim.text, weigh(cited))
     return ShownClaim(
         anchor=anchor,
         before=before,
@@ -395,10 +437,13 @@ def _show_claim(
         ),
         from_record=claim.origin is Origin.RECORD,
         corrected=claim.corrected,
+        key=marks.keys.get(claim, ""),
+        disputed=claim in marks.disputed,
+        changed=any(fact.id in marks.changed for fact in cited),
     )
 
 
-def _weight(cited: Sequence[Fact]) -> str:
+def weigh(cited: Sequence[Fact]) -> str:
     """The words that carry a statement: a result's value, anything else's name (MEDi-001, GTAB-028)."""
     if len(cited) != 1:
         return ""

@@ -16,11 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.render import plain_page
 from service.errors import SettingsError
 
+_POLICY: Final = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self';{more} form-action 'self'; "
+    "frame-ancestors {ancestors}; base-uri 'none'"
+)
 HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'"
-    ),
+    "Content-Security-Policy": _POLICY.format(more="", ancestors="'none'"),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -28,8 +29,22 @@ HEADERS: Final = {
 }
 
 
+_FRAMES: Final = "epicrisis.frames"
 HSTS: Final = "max-age=31536000"
 """A browser that came over TLS once comes in no other way for a year (RFC 6797)."""
+
+
+def allow_frames(scope: Scope, origins: tuple[str, ...]) -> None:
+    """Let pages of these origins show the answer in a frame, and let its script ask us (htmx, SSE)."""
+    scope[_FRAMES] = origins
+
+
+def policy_of(scope: Scope) -> str:
+    """Return the Content-Security-Policy of an answer: framed by nobody unless a launch says by whom."""
+    origins: tuple[str, ...] | None = scope.get(_FRAMES)
+    if origins is None:
+        return HEADERS["Content-Security-Policy"]
+    return _POLICY.format(more=" connect-src 'self';", ancestors=" ".join(origins) or "'none'")
 
 
 def check_bind(host: str, *, has_tls: bool, has_provider: bool) -> None:
@@ -110,7 +125,7 @@ class SecurityHeaders:
         async def dressed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
+                headers.update({**HEADERS, "Content-Security-Policy": policy_of(scope)})
                 headers["Cache-Control"] = "no-cache" if is_static else "no-store"
                 if is_tls:
                     headers["Strict-Transport-Security"] = HSTS

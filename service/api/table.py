@@ -16,6 +16,8 @@ from service.identity.visitor import Role
 
 PUBLIC: Final = "public"
 HOOK: Final = "hook"
+CDS: Final = "cds"
+LAUNCH: Final = "launch"
 MAX_BODY: Final = 16 * 1024
 MOUNT_METHODS: Final = ("GET", "HEAD")
 """What is asked of static files; a mount itself would take any method."""
@@ -29,12 +31,18 @@ class Rule:
     method: str
     who: frozenset[Role]
     open_to: str = ""
-    """`public`, `hook`, or empty where a role is asked for."""
+    """`public`, `hook`, `cds`, or empty where a role is asked for."""
     max_body: int = MAX_BODY
+    by_launch: bool = False
+    """Whether a launch from an EHR opens it; where roles are named, one whose user has one of them."""
 
     def admits(self, roles: frozenset[Role]) -> bool:
         """Tell whether somebody with these roles may do this."""
         return bool(self.open_to) or bool(self.who & roles)
+
+    def admits_launched(self, roles: frozenset[Role]) -> bool:
+        """Tell whether somebody with these roles may do this, who came by a launch."""
+        return self.by_launch and (not self.who or bool(self.who & roles))
 
 
 Table = Mapping[tuple[str, str], Rule]
@@ -55,15 +63,20 @@ def read_table(text: str | None = None) -> Table:
 
 def _rules_of(row: Mapping[str, Any]) -> list[Rule]:
     who = row["who"]
-    is_open = who in (PUBLIC, HOOK)
+    is_open = who in (PUBLIC, HOOK, CDS)
+    by_launch = who == LAUNCH or (not is_open and LAUNCH in who)
+    named = [] if is_open or who == LAUNCH else [one for one in who if one != LAUNCH]
     try:
-        roles = frozenset() if is_open else frozenset(map(Role, who))
+        roles = frozenset(map(Role, named))
     except ValueError:
         raise SettingsError(
             f"The table of routes names a role that does not exist at {row['path']}."
         ) from None
     limit = int(row.get("max_body", MAX_BODY))
-    return [Rule(row["path"], method, roles, who if is_open else "", limit) for method in row["methods"]]
+    return [
+        Rule(row["path"], method, roles, who if is_open else "", limit, by_launch)
+        for method in row["methods"]
+    ]
 
 
 def check_routes(routes: Sequence[BaseRoute], table: Table) -> None:

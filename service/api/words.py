@@ -10,6 +10,7 @@ from datetime import UTC, date
 
 from connectors.fhir.pull import Gap, GapReason
 from service.ports import RunState
+from service.record import everyday
 from service.record.dates import MONTHS, parse_when
 from service.record.dates import show_day as show_recorded_day
 from service.record.facts import Identity, Kind, Precision, When
@@ -49,28 +50,7 @@ KINDS = {
     Kind.DIRECTIVE: "Directive",
 }
 
-RESOURCE_TYPES = {
-    "AllergyIntolerance": "allergies",
-    "Binary": "document contents",
-    "CarePlan": "care plans",
-    "Condition": "problems",
-    "Consent": "consents and directives",
-    "Device": "devices",
-    "DiagnosticReport": "reports",
-    "DocumentReference": "notes and documents",
-    "Encounter": "encounters",
-    "FamilyMemberHistory": "family history",
-    "Flag": "flags",
-    "Goal": "goals",
-    "ImagingStudy": "imaging",
-    "Immunization": "immunizations",
-    "MedicationAdministration": "medication administrations",
-    "MedicationRequest": "medication orders",
-    "MedicationStatement": "medication statements",
-    "Observation": "results and vital signs",
-    "Procedure": "procedures",
-    "ServiceRequest": "orders",
-}
+RESOURCE_TYPES = everyday.RESOURCE_TYPES
 
 
 def show_day(day: date) -> str:
@@ -158,7 +138,7 @@ def name_gap(gap: Gap) -> str:
     """Write what was not retrieved: `results and vital signs`."""
     if gap.resource_type is None:
         return "a part of the whole record"
-    return RESOURCE_TYPES.get(gap.resource_type, gap.resource_type)
+    return everyday.name_type(gap.resource_type)
 
 
 def name_gaps(gaps: Sequence[Gap]) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 An act on the FHIR server has the RESTful pattern of its kind (PatientRead, PatientCreate, PatientUpdate);
 BALP has them for what succeeded alone, so a failed act names no profile. What happens here and not on the
-server (generating, viewing, stopping) has a type of ISO 21089 or DICOM, and no profile.
+server (generating, viewing, signing in, handing out, stopping) has a type of ISO 21089 or DICOM, and no
+profile: BALP has none for these.
 
 It says who, what, when and how it ended, and nothing out of a chart: references and counts.
 """
@@ -29,9 +30,12 @@ _TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
 _BALP = "https://profiles.ihe.net/ITI/BALP/StructureDefinition/IHE.BasicAudit"
 _DCM = "http://dicom.nema.org/resources/ontology/DCM"
 _LIFECYCLE = f"{_TERMINOLOGY}/iso-21089-lifecycle"
-_PARTICIPATION = f"{_TERMINOLOGY}/v3-ParticipationType"
 _SOURCE_ROLE = {"system": _DCM, "code": "110153", "display": "Source Role ID"}
 _DESTINATION_ROLE = {"system": _DCM, "code": "110152", "display": "Destination Role ID"}
+_PARTICIPATION = f"{_TERMINOLOGY}/v3-ParticipationType"
+_RECIPIENT = {"system": _PARTICIPATION, "code": "IRCP"}
+_AUTHOR = {"system": _PARTICIPATION, "code": "AUT"}
+_PERSON = {"system": f"{_TERMINOLOGY}/extra-security-role-type", "code": "humanuser", "display": "human user"}
 _REST = {"system": f"{_TERMINOLOGY}/audit-event-type", "code": "rest", "display": "RESTful Operation"}
 _SUCCESS, _FAILURE = "0", "4"
 _MACHINE, _URI = "1", "5"
@@ -53,8 +57,8 @@ class _Pattern(NamedTuple):
     subtypes: tuple[Mapping[str, str], ...] = ()
     profile: str = ""
     """The BALP profile of a success."""
-    user: str = "IRCP"
-    """What the person is to the act: recipient, or author."""
+    user: Mapping[str, str] = _RECIPIENT
+    """What the person is to the act."""
 
 
 def _rest(code: str) -> dict[str, str]:
@@ -65,14 +69,26 @@ def _lifecycle(code: str) -> dict[str, str]:
     return {"system": _LIFECYCLE, "code": code}
 
 
-_APPLICATION = {"system": _DCM, "code": "110100", "display": "Application Activity"}
+def _dicom(code: str, display: str) -> dict[str, str]:
+    """Return a code of DICOM PS3.16, CID 400 and 401."""
+    return {"system": _DCM, "code": code, "display": display}
+
+
+_APPLICATION = _dicom("110100", "Application Activity")
+_AUTHENTICATION = _dicom("110114", "User Authentication")
+_EXPORT = _dicom("110106", "Export")
 _PATTERNS: Mapping[Action, _Pattern] = {
     Action.READ: _Pattern(_REST, "R", (_rest("read"),), "PatientRead"),
-    Action.WRITE: _Pattern(_REST, "C", (_rest("create"),), "PatientCreate", "AUT"),
-    Action.ATTEST: _Pattern(_REST, "C", (_rest("create"), _lifecycle("attest")), "PatientCreate", "AUT"),
-    Action.WITHDRAW: _Pattern(_REST, "U", (_rest("update"), _lifecycle("deprecate")), "PatientUpdate", "AUT"),
+    Action.WRITE: _Pattern(_REST, "C", (_rest("create"),), "PatientCreate", _AUTHOR),
+    Action.ATTEST: _Pattern(_REST, "C", (_rest("create"), _lifecycle("attest")), "PatientCreate", _AUTHOR),
+    Action.WITHDRAW: _Pattern(
+        _REST, "U", (_rest("update"), _lifecycle("deprecate")), "PatientUpdate", _AUTHOR
+    ),
     Action.GENERATE: _Pattern(_lifecycle("transform"), "E"),
     Action.VIEW: _Pattern(_lifecycle("access"), "R"),
+    Action.EXPORT: _Pattern(_EXPORT, "R"),
+    Action.LOGIN: _Pattern(_AUTHENTICATION, "E", (_dicom("110122", "Login"),), user=_PERSON),
+    Action.LOGOUT: _Pattern(_AUTHENTICATION, "E", (_dicom("110123", "Logout"),), user=_PERSON),
     Action.STOP: _Pattern(_APPLICATION, "E"),
 }
 _OTHER = _Pattern(_APPLICATION, "E")
@@ -154,8 +170,7 @@ def _agents(entry: AuditEntry, pattern: _Pattern, scene: Scene, collector: str) 
             }
         )
     if person:
-        role = {"system": _PARTICIPATION, "code": pattern.user}
-        found.append({"type": {"coding": [role]}, "who": person, "requestor": True})
+        found.append({"type": {"coding": [dict(pattern.user)]}, "who": person, "requestor": True})
     return found
 
 

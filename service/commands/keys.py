@@ -21,6 +21,10 @@ from service.wiring import open_keys, open_store, utc_now
 
 ACTOR = "system:cli"
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")]
+_ROTATE = (
+    "Older copies, and a PostgreSQL server's log, still hold the destroyed key, sealed by the master key:"
+    " run `epicrisis keys rotate`, and destroy every copy of the master key before."
+)
 Patient = Annotated[str, typer.Argument(help="The patient, as Patient/<id> or <id>.")]
 
 
@@ -47,6 +51,8 @@ def state(context: typer.Context, as_json: AsJson = False) -> None:
         ("master key", "#patients", "#under another master key", "#values to reseal", "#shredded"),
         [(keys.master, str(keys.patients), str(keys.behind), str(keys.old_values), str(keys.shredded))],
     )
+    if keys.exposed:
+        stdout.print(f"Of {keys.exposed} destroyed keys copies would still open. {_ROTATE}")
 
 
 def rotate(
@@ -95,8 +101,9 @@ def shred(
 ) -> None:
     """Destroy a patient's data key: nothing about them can be read here any more, nor in later backups.
 
-    This cannot be undone. Backups from before still hold the key, sealed: rotate the master key afterwards,
-    and destroy the copies of the one before. Nothing new is stored about them before `keys readmit`.
+    This cannot be undone. Backups from before and the log of a PostgreSQL server still hold the key, sealed:
+    rotate the master key afterwards, and destroy the copies of the one before. Nothing new is stored about
+    them before `keys readmit`.
     """
     if not reason.strip():
         raise SettingsError("A patient is shredded for a reason.", "--reason TEXT")
@@ -107,9 +114,8 @@ def shred(
     elif done.again:
         stdout.print("This patient was shredded before; what was left of it was removed.")
     else:
-        stdout.print(
-            f"Shredded: {done.runs} summaries, {done.documents} documents, {done.snapshots} snapshots."
-        )
+        counts = f"{done.runs} summaries, {done.documents} documents, {done.snapshots} snapshots"
+        stdout.print(f"Shredded: {counts}. {_ROTATE}")
 
 
 def readmit(context: typer.Context, patient: Patient, as_json: AsJson = False) -> None:

@@ -20,7 +20,7 @@ from service.context.digests import Digest, digest_block, digest_tokens
 from service.context.layout import Layout
 from service.context.manifest import left_out, shown_kinds
 from service.context.pivot import in_order, is_abnormal
-from service.context.render import TASK, whole_chat
+from service.context.render import TASK, task_of, whole_chat
 from service.context.stay import Stay
 from service.context.templates import Focus, FocusScope, SectionRule, TemplateSet
 from service.engine.prompt import Message, Profile
@@ -73,6 +73,7 @@ class _Chooser:
     stay: Stay | None
     digests: tuple[Digest, ...]
     lost: frozenset[FactId] = frozenset()
+    question: str = ""
     trends: tuple[Line, ...] = ()
     latest: frozenset[FactId] = frozenset()
     older: frozenset[FactId] = frozenset()
@@ -119,6 +120,7 @@ class _Chooser:
             cites=self._cites((*blocks, *focused), index.values()) if task else {},
             stay=self.stay,
             kinds=shown_kinds(self.record, {fact.id for fact in shown}, self.templates),
+            question=self.question,
         )
         return replace(context, tokens=self.count(whole_chat(context, self.templates, self.profile, task)))
 
@@ -159,7 +161,7 @@ class _Chooser:
     def shared_room(self) -> int:
         """Return the tokens that the evidence may take; the rest is kept for the task and its focus."""
         titles = [rule.title for rule in self.templates.sections]
-        asked = self.count((Message("user", self.templates.render(TASK, titles=titles)),))
+        asked = self.count((Message("user", task_of(self.templates, TASK, titles, self.question)),))
         return self.budget - max(int(self.budget * TASK_SHARE), asked)
 
 
@@ -173,14 +175,17 @@ def choose_facts(
     *,
     stay: Stay | None = None,
     digests: Sequence[Digest] = (),
+    question: str = "",
+    matching: Sequence[Fact] | None = None,
 ) -> Context:
     """Return the largest Context, in ranked order, whose whole rendered prompt fits `budget_tokens`.
 
+    For a `question` the facts `matching` it, best first, are the task's focus in place of the set's own.
     Raises BudgetTooSmall, naming the least that fits, when not even the required facts' index does.
     """
     chooser = _Chooser(
         record, tuple(required), templates, profile, budget_tokens, count, Layout(record, templates), stay,
-        tuple(digests), frozenset(fact_id for digest in digests for fact_id in digest.lost),
+        tuple(digests), frozenset(fact_id for digest in digests for fact_id in digest.lost), question,
     )  # fmt: skip
     needed = required_in(record, required, templates)
     base, is_whole = _with_required(chooser, needed)
@@ -196,7 +201,7 @@ def choose_facts(
     steps = _with_notes_share(ranked.steps, int(templates.limits.notes_share * budget_tokens))
     chosen = _within(chooser, needed, _as_many_as_fit(chooser, needed, steps, room))
     told = _with_digests(chooser, chosen)
-    return _with_focus(chooser, chosen, told)
+    return _with_focus(chooser, chosen, told, matching)
 
 
 def required_in(
@@ -303,12 +308,16 @@ def _with_digests(chooser: _Chooser, chosen: Sequence[Fact]) -> int:
     )
 
 
-def _with_focus(chooser: _Chooser, chosen: Sequence[Fact], digests: int) -> Context:
-    """Add what this task wants beyond the shared evidence, newest first, within its share."""
+def _with_focus(
+    chooser: _Chooser, chosen: Sequence[Fact], digests: int, matching: Sequence[Fact] | None = None
+) -> Context:
+    """Add what this task wants beyond the shared evidence, newest or best first, within its share."""
     best = chooser.context(chosen, {}, digests=digests)
     kept = {fact.id for fact in chosen}
     rule = chooser.templates.focus
-    found = focused(chooser.record, rule, chooser.stay, chooser.templates.unshown)
+    found = matching
+    if found is None:
+        found = focused(chooser.record, rule, chooser.stay, chooser.templates.unshown)
     wanted = [fact for fact in found if fact.id not in kept]
     room = min(chooser.budget, best.tokens + int(rule.share * chooser.budget))
 
@@ -323,7 +332,9 @@ def focused(
     record: PatientRecord, rule: Focus, stay: Stay | None, unshown: Collection[Kind] = ()
 ) -> list[Fact]:
     """Return the facts that a task wants beside the shared evidence, newest first; none of a kind unshown."""
-    if rule.scope is FocusScope.NONE or (rule.scope is FocusScope.STAY and stay is None):
+    if rule.scope in (FocusScope.NONE, FocusScope.QUESTION) or (
+        rule.scope is FocusScope.STAY and stay is None
+    ):
         return []
     since = _days_before(record, rule.days)
     found = []

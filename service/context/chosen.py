@@ -90,6 +90,8 @@ class Context:
     """The encounter at hand, where there is one."""
     kinds: tuple[tuple[str, int, int], ...] = ()
     """(title, how many there are, how many are shown) of every kind of fact that the record holds."""
+    question: str = ""
+    """What was asked of the record, where that is the task."""
 
     def behind(self, label: Label) -> tuple[Fact, ...]:
         """Return the facts that a label stands for; none for a label that was not given."""

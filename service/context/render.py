@@ -91,8 +91,14 @@ def whole_chat(
         focus=[_shown(block) for block in context.focus],
         manifest=[defused(line) for line in manifest_of(context)],
     )
-    asked = templates.render(task, titles=[section.title for section in context.sections]) if task else ""
+    titles = [section.title for section in context.sections]
+    asked = task_of(templates, task, titles, context.question) if task else ""
     return (Message("system", templates.render("system.j2")), Message("user", f"{evidence}\n\n{asked}"))
+
+
+def task_of(templates: TemplateSet, task: str, titles: Sequence[str], question: str = "") -> str:
+    """Render a task. A question stands in it as a quotation: what it says is no instruction of ours."""
+    return templates.render(task, titles=titles, question=json.dumps(defused(question), ensure_ascii=False))
 
 
 def _shown(block: Block) -> dict[str, object]:

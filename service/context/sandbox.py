@@ -36,16 +36,26 @@ VARIABLES: Mapping[str, tuple[dict[str, Any], ...]] = {
 }
 """Template → what it is given, as a full and an empty example, with which it is tried at start."""
 
+OF_QUESTION: Mapping[str, tuple[dict[str, Any], ...]] = {
+    **VARIABLES,
+    "task.j2": ({"titles": ["Problems", "Results"], "question": '"Gout?"'}, {"titles": [], "question": '""'}),
+}
+"""The same for a set whose task is a question."""
+
 TEMPLATES = tuple(VARIABLES)
 
 _REFERENCES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 
 
-def open_sandbox(sources: Mapping[str, str], places: Mapping[str, str]) -> Environment:
+def open_sandbox(
+    sources: Mapping[str, str],
+    places: Mapping[str, str],
+    variables: Mapping[str, tuple[dict[str, Any], ...]] = VARIABLES,
+) -> Environment:
     """Return a sandbox that holds exactly these templates, each parsed, examined and tried.
 
-    `sources` and `places` hold, for each of TEMPLATES, its text and what messages call its file. Raises
-    TemplateError with file and line.
+    `sources` and `places` hold, for each of TEMPLATES, its text and what messages call its file; `variables`,
+    what it is given. Raises TemplateError with file and line.
     """
     environment = ImmutableSandboxedEnvironment(
         loader=FunctionLoader(lambda name: (sources[name], places[name], None) if name in sources else None),
@@ -58,32 +68,32 @@ def open_sandbox(sources: Mapping[str, str], places: Mapping[str, str]) -> Envir
     # The same record gives the same bytes: nothing in a template may be random.
     del environment.globals["lipsum"], environment.filters["random"]
     for name in TEMPLATES:
-        _examine(environment, name, sources[name], places[name])
+        _examine(environment, name, sources[name], places[name], variables[name][0])
     for name in TEMPLATES:
-        for values in VARIABLES[name]:
+        for values in variables[name]:
             _try(environment, name, values, places)
     return environment
 
 
-def _examine(environment: Environment, name: str, source: str, place: str) -> None:
+def _examine(environment: Environment, name: str, source: str, place: str, given: dict[str, Any]) -> None:
     """Refuse by reading: wrong syntax, names that nobody passes, private attributes, files of elsewhere."""
     try:
         tree = environment.parse(source)
-        undeclared = find_undeclared_variables(tree) - set(VARIABLES[name][0])
+        undeclared = find_undeclared_variables(tree) - set(given)
     except TemplateSyntaxError as error:
         raise TemplateError(place, error.lineno, f"not a template: {error.message}.") from None
     for node in tree.find_all((nodes.Name, nodes.Getattr, nodes.Getitem, *_REFERENCES)):
-        sentence = _fault(node, undeclared, name)
+        sentence = _fault(node, undeclared, name, given)
         if sentence:
             raise TemplateError(place, node.lineno, sentence)
 
 
-def _fault(node: nodes.Node, undeclared: set[str], name: str) -> str:
+def _fault(node: nodes.Node, undeclared: set[str], name: str, given: dict[str, Any]) -> str:
     if isinstance(node, nodes.Name):
-        passed = listed(VARIABLES[name][0]) or "nothing"
+        passed = listed(given) or "nothing"
         return f"nobody passes {node.name!r} to {name}: it gets {passed}." if node.name in undeclared else ""
     if isinstance(node, nodes.Getattr):
-        return _private(node.attr) or _missing(node, VARIABLES[name][0])
+        return _private(node.attr) or _missing(node, given)
     if isinstance(node, nodes.Getitem):
         return _private(node.arg.value) if isinstance(node.arg, nodes.Const) else ""
     wanted = getattr(node, "template", None)

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from jinja2 import Environment
 
-from service.context.sandbox import TEMPLATES, VARIABLES, listed, open_sandbox
+from service.context.sandbox import OF_QUESTION, TEMPLATES, VARIABLES, listed, open_sandbox
 from service.context.written import (
     BlockRule,
     Change,
@@ -49,6 +49,8 @@ __all__ = [
 ]  # fmt: skip
 
 SETTINGS, SCHEMA, BASE = "prompt.toml", "answer.schema.json", "base"
+QUESTION = "question"
+"""The set that answers a question about a chart: no kind of summary, and not offered as one."""
 
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
@@ -111,11 +113,11 @@ class Library:
         self._sets = dict(sets)
 
     def available(self) -> tuple[str, ...]:
-        """Return the ids of all sets, sorted."""
-        return tuple(sorted(self._sets))
+        """Return the ids of all sets that a summary may be asked by, sorted."""
+        return tuple(sorted(set(self._sets) - {QUESTION}))
 
     def load(self, set_id: str) -> TemplateSet:
-        """Return a set by id. Raises KeyError for an id that is not in `available()`."""
+        """Return a set by id. Raises KeyError for an id that is neither in `available()` nor QUESTION."""
         return self._sets[set_id]
 
 
@@ -264,6 +266,10 @@ class _Line:
         """Return what messages call each template's file."""
         return {name: f"{self.giver(name).place}/{name}" for name in TEMPLATES}
 
+    def variables(self) -> Mapping[str, tuple[dict[str, Any], ...]]:
+        """Return what its templates are given."""
+        return OF_QUESTION if any(layer.name == QUESTION for layer in self.layers) else VARIABLES
+
     def table(self, name: str) -> Any:
         """Return a table of prompt.toml, own or inherited."""
         return getattr(self.giver(name).written, name)
@@ -300,7 +306,7 @@ def _resolve(layer: _Layer, layers: Mapping[str, _Layer]) -> TemplateSet:
         schema=schema,
         digest=_digest([*settings, *line.templates().values()]),
         schema_digest=_digest([json.dumps(schema, ensure_ascii=False)]),
-        environment=open_sandbox(line.templates(), line.places()),
+        environment=open_sandbox(line.templates(), line.places(), line.variables()),
     )
 
 

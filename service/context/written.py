@@ -59,11 +59,12 @@ class Form(StrEnum):
 
 
 class FocusScope(StrEnum):
-    """Where a task's further facts come from: nowhere, the encounter at hand, or the last days."""
+    """Where a task's further facts come from: nowhere, the stay at hand, the last days, or a question."""
 
     NONE = "none"
     STAY = "stay"
     DAYS = "days"
+    QUESTION = "question"
 
 
 class MedicationRecord(StrEnum):

@@ -77,7 +77,8 @@ def count_scripted_tokens(text: str) -> int:
 class ScriptedEngine:
     """An Engine that answers by a function, or from a list in turn.
 
-    `prompts` holds every prompt it was given, in order. Each entry of `failures` is raised by one
+    `prompts` holds every prompt it was given, in order, unless it keeps none: then a process that serves for
+    days does not grow by every chart that it tells of. Each entry of `failures` is raised by one
     call, after `die_after_pieces` pieces of its answer; `seconds_per_piece` makes it slow.
     """
 
@@ -89,6 +90,7 @@ class ScriptedEngine:
         failures: Iterable[EngineError] = (),
         die_after_pieces: int = 0,
         seconds_per_piece: float = 0.0,
+        keeps_prompts: bool = True,
     ) -> None:
         self.prompts: list[Prompt] = []
         self.running = 0
@@ -98,6 +100,7 @@ class ScriptedEngine:
         self._failures = deque(failures)
         self._die_after_pieces = die_after_pieces
         self._seconds_per_piece = seconds_per_piece
+        self._keeps_prompts = keeps_prompts
 
     async def describe(self) -> EngineInfo:
         """Say that no model serves here."""
@@ -115,7 +118,8 @@ class ScriptedEngine:
 
     async def generate(self, prompt: Prompt, on_text: Callable[[str], None] | None = None) -> Completion:
         """Answer from the script, piece by piece. Raises the next of `failures` where one is left."""
-        self.prompts.append(prompt)
+        if self._keeps_prompts:
+            self.prompts.append(prompt)
         started = asyncio.get_running_loop().time()
         pieces, finish_reason = self._pieces(prompt)
         failure = self._failures.popleft() if self._failures else None

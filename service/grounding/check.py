@@ -16,6 +16,7 @@ from service.context.chosen import Context
 from service.grounding.dating import misdated
 from service.grounding.derive import Whole, computed
 from service.grounding.order import (
+    apart_from,
     lent_words,
     name_spans,
     negations,
@@ -23,7 +24,7 @@ from service.grounding.order import (
     turned_reasons,
 )
 from service.grounding.pairs import computed_of_several
-from service.grounding.quotation import RELATIVES, narrowed, quotations, without_quotation
+from service.grounding.quotation import RELATIVES, narrowed, quotations, without_quotations
 from service.grounding.source import OBSERVED, Source, content
 from service.grounding.status import STATUS_WORDS, lost_status
 from service.grounding.summary import Claim, DraftClaim, Origin, Verdict
@@ -63,7 +64,7 @@ _WHAT = {
     Kind.GOAL: re.compile(r"\b(?:goal|target|aim)", re.IGNORECASE),
 }
 """By which words a sentence says that it speaks of a vaccine, not its disease; of a goal, not a result."""
-_PUNCTUATION = frozenset("–—“”„«»‘’…·•°µ≤≥×")
+_PLAIN = re.compile("[ -~–—“”„«»‘’…·•°µ≤≥×]")
 _SIGN_BEFORE_NUMBER = re.compile(r"(?<![\w)\]])[–—?!=^|&~]\s?(?=\d)")
 
 
@@ -161,34 +162,38 @@ class Checker:
         if not all(behind):
             verdict, reasons = Verdict.UNSUPPORTED, ("cites_unknown_label",)
         cited = tuple(fact.id for fact in facts)
-        corrected = False
-        if verdict is not Verdict.SUPPORTED:
-            better = self._better_source(draft)
-            if better is not None:
-                verdict, reasons, cited, corrected = Verdict.SUPPORTED, (), (better.fact.id,), True
+        better = self._better_source(draft) if verdict is not Verdict.SUPPORTED else None
+        if better is not None:
+            verdict, reasons, cited = Verdict.SUPPORTED, (), (better.fact.id,)
         if verdict is Verdict.SUPPORTED:
             told = take_apart(draft.text)
             key = told.words, tuple(piece.token for piece in told.pieces)
             if key in self._seen:
                 verdict, reasons = Verdict.NOT_CHECKED, ("said_before",)
             self._seen.add(key)
-        return Claim(draft.section, draft.text, cited, Origin.MODEL, verdict, reasons, corrected)
+        return Claim(draft.section, draft.text, cited, Origin.MODEL, verdict, reasons, better is not None)
 
     def _better_source(self, draft: DraftClaim) -> Source | None:
         """Return the one other fact that bears the claim out: entity, value, unit and date (SAFETY 14)."""
         if len(draft.labels) != 1 or NEGATIONS & set(words_of(draft.text)):
             return None
-        matches: list[Source] = []
-        for label, fact in self._context.facts.items():
-            if label in draft.labels or fact.quantity is None or fact.when is None:
-                continue
-            source = self._judge.source(fact)
-            sentence = take_apart(draft.text, source.units)
-            if not sentence.numbers or not any(date.day for date in sentence.dates):
-                continue
-            if not any(judge(draft.text, [source], self._context.identity.gender)):
-                matches.append(source)
+        others = [
+            self._judge.source(fact)
+            for label, fact in self._context.facts.items()
+            if label not in draft.labels and fact.quantity is not None and fact.when is not None
+        ]
+        matches = [
+            source
+            for source in others
+            if _tells_value_and_day(draft.text, source)
+            and not any(judge(draft.text, [source], self._context.identity.gender))
+        ]
         return matches[0] if len(matches) == 1 else None
+
+
+def _tells_value_and_day(text: str, source: Source) -> bool:
+    sentence = take_apart(text, source.units)
+    return bool(sentence.numbers) and any(date.day for date in sentence.dates)
 
 
 def _shares_a_value(source: Source, text: str) -> bool:
@@ -263,8 +268,7 @@ def _without_numbers_of_names(sentence: Sentence, plain: str, sources: Sequence[
     """Return a sentence without the numbers of names (`type 2`); a drug's strength stands in its name."""
     named = [source for source in sources if source.fact.kind is not Kind.MEDICATION]
     spans = name_spans(plain, named) if named else []
-    kept = tuple(p for p in sentence.pieces if not any(a <= p.start and p.end <= b for a, b in spans))
-    return replace(sentence, pieces=kept)
+    return replace(sentence, pieces=tuple(apart_from(spans, sentence.pieces)))
 
 
 def _neutral(sources: Sequence[Source]) -> frozenset[str]:
@@ -288,9 +292,7 @@ def _odd_signs(text: str, sources: Sequence[Source]) -> set[str]:
 
 
 def _is_plain(character: str) -> bool:
-    if character.isascii():
-        return character.isprintable()
-    if character in _PUNCTUATION:
+    if _PLAIN.match(character):
         return True
     return character.isalnum() and normalize("NFKC", character) == character
 
@@ -298,13 +300,8 @@ def _is_plain(character: str) -> bool:
 def _plainly(text: str, sources: Sequence[Source], units: frozenset[str]) -> str:
     """Return a sentence in the record's words; what it quotes of a note stands last, as it was written."""
     kinds = [source.fact.kind for source in sources if source.fact.kind is not Kind.PATIENT]
-    quoted = ""
-    for source in sorted(sources, key=lambda source: -len(source.fact.value)):
-        if source.fact.span is None:
-            continue
-        left = without_quotation(text, source.fact.value)
-        if left is not None:
-            text, quoted = left, f"{quoted} “{source.fact.value}”"
+    text, told = without_quotations(text, [s.fact for s in sources if s.fact.span is not None])
+    quoted = "".join(f" “{fact.value}”" for fact in told)
     text = _PRESSURE.sub(_parts_of, text) if any(source.is_pressure for source in sources) else text
     names, lines = [s.fact.name for s in sources], [s.fact.text for s in sources]
     return said_plainly(text, kinds, units, names, lines) + quoted
@@ -327,7 +324,7 @@ def _pieces(sentence: Sentence, sources: Sequence[Source]) -> Iterator[tuple[Ver
         if not bearing:
             yield Verdict.UNSUPPORTED, _not_borne(piece, sources)
             continue
-        if not window and len(sources) > 1:
+        if not window:
             # Nothing beside it says whose value it is: it must belong to the fact spoken of just before.
             shared = [source for source in bearing if source in previous] if place else bearing
             if not shared or (not place and len(bearing) < len(sources)):

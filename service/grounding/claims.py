@@ -75,4 +75,4 @@ def _said(verdict: Verdict, reasons: Sequence[str]) -> Judgement:
 
 
 def _plain(cite: str) -> str:
-    return cite.split("/_history/", 1)[0]
+    return cite.partition("/_history/")[0]

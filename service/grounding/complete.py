@@ -78,7 +78,7 @@ def _refused(claim: Claim, record: PatientRecord, context: Context, templates: T
     """Give a supported sentence its reason: no heading here, or the record's own line beside it says more."""
     if claim.verdict is not Verdict.SUPPORTED:
         return claim
-    has_heading = _heading(claim, record, context, templates)
+    has_heading = heading_of(claim, record, context, templates)
     reason = "the_record_says_more" if has_heading else "no_heading_for_it"
     return replace(claim, verdict=Verdict.NOT_CHECKED, reasons=(reason,))
 
@@ -108,7 +108,7 @@ def _sections(
     told: set[str] = set()
     for rule in (*templates.sections, *own):
         wanted = [required[key] for key in rule.required if key in required]
-        here = [claim for claim in published if _heading(claim, record, context, templates) == rule.key]
+        here = [claim for claim in published if heading_of(claim, record, context, templates) == rule.key]
         claims = _claims(rule, record, wanted, published, here, told)
         told.update(claim.text for claim in claims)
         if wanted or claims:
@@ -143,7 +143,7 @@ def _claims(
     return tuple(ordered.values())
 
 
-def _heading(claim: Claim, record: PatientRecord, context: Context, templates: TemplateSet) -> str:
+def heading_of(claim: Claim, record: PatientRecord, context: Context, templates: TemplateSet) -> str:
     """Return the key of the heading under which a claim stands: that of the first fact it cites."""
     fact = record.fact(claim.citations[0])
     rule = templates.heading_of(fact, context.stay is not None and context.stay.holds(fact))

@@ -65,7 +65,7 @@ def _is_misdated(token: DateToken, role: str, source: Source) -> bool:
         return False
     own = source.sentence.pieces
     roles = {_role(source.line, own, place) for place, piece in enumerate(own) if piece.token == token}
-    if role and role in roles:
+    if role in roles:
         return False
     start = take_apart(show_day(fact.when)).dates[0]
     if fact.kind is Kind.PROCEDURE and role == "ends":

@@ -19,7 +19,7 @@ from service.grounding.summary import Verdict
 from service.grounding.wording import recorded_forms
 from service.grounding.words import take_apart
 from service.record.dates import days_between
-from service.record.facts import Fact, Kind, PatientRecord, Precision, Status
+from service.record.facts import Fact, Kind, PatientRecord, Precision, Status, When
 from service.record.identity import age_on
 
 Finding = tuple[Verdict, str]
@@ -49,8 +49,10 @@ class Whole:
 
     def has_all_of(self, fact: Fact) -> bool:
         """False where resources of this fact's type were not fetched whole."""
-        own = fact.source.reference.partition("/")[0]
-        return not any(gap.resource_type in (None, own) for gap in self.record.gaps)
+        return not any(
+            gap.resource_type is None or fact.source.reference.startswith(f"{gap.resource_type}/")
+            for gap in self.record.gaps
+        )
 
     def series(self, fact: Fact) -> list[Fact]:
         """Return every value of the same thing, in the same person: by name, or by a code that both have."""
@@ -81,8 +83,6 @@ class _Rule(NamedTuple):
     pattern: re.Pattern[str]
     check: Callable[[Fact, re.Match[str], Whole], Finding | None]
     kinds: frozenset[Kind]
-    stays: bool = False
-    """True where the words are borne out by the cited fact too, and are judged there."""
 
 
 def computed(text: str, facts: Sequence[Fact], whole: Whole) -> tuple[str, list[Finding]]:
@@ -95,7 +95,7 @@ def computed(text: str, facts: Sequence[Fact], whole: Whole) -> tuple[str, list[
     if len(told) != 1:
         return text, findings
     (fact,) = told
-    speaks_of_all = False
+    whole_text = text
     for rule in _RULES:
         for _ in range(_MOST_TOLD):
             match = _first(rule, text, fact)
@@ -104,18 +104,17 @@ def computed(text: str, facts: Sequence[Fact], whole: Whole) -> tuple[str, list[
             finding = rule.check(fact, match, whole)
             if finding is not None:
                 findings.append(finding)
-            if rule.stays:
-                break
+            if rule.check is _is_current:
+                break  # the words are borne out by the cited fact too, and are judged there
             if phrases.DENIED.search(text[: match.start()]):
                 findings.append(
                     (Verdict.NOT_CHECKED, "negation_not_in_source")
                 )  # `not only`, `never the last`
-            speaks_of_all = True
             kept = match.groupdict().get("kept") or ""
             text = f"{text[: match.start()]} {kept} {text[match.end() :]} {_over(rule, fact, text)}"
-    if fact.kind in _OBSERVED and not speaks_of_all and _tells_the_present(text):
-        overtaken = _unknown(fact, whole) or next(_beyond(fact, whole, newer=True), None)
-        findings += [overtaken] if overtaken else []  # a value that is, without a day, is the latest
+    if fact.kind in _OBSERVED and text == whole_text and _tells_the_present(text):
+        overtaken = _overtaken(fact, whole)  # a value that is, without a day, is the latest
+        findings += [overtaken] if overtaken else []
     return text, findings
 
 
@@ -145,11 +144,15 @@ def _first(rule: _Rule, text: str, fact: Fact) -> re.Match[str] | None:
 
 
 def _is_latest(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | None:
-    return _unknown(fact, whole) or next(_beyond(fact, whole, newer=True), None)
+    return _overtaken(fact, whole)
+
+
+def _overtaken(fact: Fact, whole: Whole) -> Finding | None:
+    return _unknown(fact, whole) or next(_beyond(fact, whole, _is_newer, "a_newer_one_is_recorded"), None)
 
 
 def _is_first(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | None:
-    return _unknown(fact, whole) or next(_beyond(fact, whole, newer=False), None)
+    return _unknown(fact, whole) or next(_beyond(fact, whole, _is_older, "an_older_one_is_recorded"), None)
 
 
 def _is_only(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | None:
@@ -167,19 +170,17 @@ def _is_lowest(fact: Fact, match: re.Match[str], whole: Whole) -> Finding | None
 
 
 def _is_extreme(fact: Fact, whole: Whole, end: Callable[[list[Decimal]], Decimal]) -> Finding | None:
+    do_not_compare = Verdict.NOT_CHECKED, "values_that_do_not_compare"
+    own = fact.quantity
+    if own is None:
+        return do_not_compare
     numbers = []
-    for other in whole.series(fact):
-        quantity, own = other.quantity, fact.quantity
-        if (
-            own is None
-            or quantity is None
-            or quantity.number is None
-            or quantity.comparator
-            or (quantity.unit != own.unit)
-        ):
-            return Verdict.NOT_CHECKED, "values_that_do_not_compare"
+    for other in (fact, *whole.series(fact)):  # a cancelled value is no part of its series
+        quantity = other.quantity
+        if quantity is None or quantity.number is None or quantity.comparator or quantity.unit != own.unit:
+            return do_not_compare
         numbers.append(quantity.number)
-    if fact.quantity is None or fact.quantity.number != end(numbers):
+    if own.number != end(numbers):
         return Verdict.SUPERSEDED, "another_value_is_further_out"
     return _unknown(fact, whole)
 
@@ -228,17 +229,24 @@ def _unknown(fact: Fact, whole: Whole) -> Finding | None:
     return None
 
 
-def _beyond(fact: Fact, whole: Whole, *, newer: bool) -> Iterator[Finding]:
+def _is_newer(one: When, other: When) -> bool:
+    return one.latest > other.latest
+
+
+def _is_older(one: When, other: When) -> bool:
+    return one.earliest < other.earliest
+
+
+def _beyond(
+    fact: Fact, whole: Whole, is_beyond: Callable[[When, When], bool], reason: str
+) -> Iterator[Finding]:
     """Yield a finding where another value is newer (or older), or as new."""
     assert fact.when is not None
     for other in whole.series(fact):
         if other.id == fact.id or other.when is None:
             continue
-        is_beyond = (
-            other.when.latest > fact.when.latest if newer else other.when.earliest < fact.when.earliest
-        )
-        if is_beyond:
-            yield Verdict.SUPERSEDED, "a_newer_one_is_recorded" if newer else "an_older_one_is_recorded"
+        if is_beyond(other.when, fact.when):
+            yield Verdict.SUPERSEDED, reason
         elif other.when.latest >= fact.when.earliest and other.when.earliest <= fact.when.latest:
             yield Verdict.NOT_CHECKED, "another_of_the_same_time"
 
@@ -247,9 +255,8 @@ def _rule(
     pattern: re.Pattern[str],
     check: Callable[[Fact, re.Match[str], Whole], Finding | None],
     *kinds: Kind,
-    stays: bool = False,
 ) -> _Rule:
-    return _Rule(pattern, check, frozenset(kinds) or _OBSERVED, stays)
+    return _Rule(pattern, check, frozenset(kinds) or _OBSERVED)
 
 
 _OVER = frozenset({Status.STOPPED, Status.NOT_DONE, Status.CANCELLED, Status.RESOLVED, Status.REFUTED,
@@ -260,7 +267,7 @@ _LASTING = (Kind.PROBLEM, Kind.ENCOUNTER)
 _BEGINNING = (Kind.PROBLEM, Kind.PROCEDURE, Kind.ENCOUNTER, Kind.IMMUNIZATION)
 _CURRENT = (Kind.MEDICATION, Kind.PROBLEM, Kind.ALLERGY)
 _RULES = (
-    _rule(phrases.CURRENT, _is_current, *_CURRENT, stays=True),
+    _rule(phrases.CURRENT, _is_current, *_CURRENT),
     _rule(phrases.LATEST, _is_latest),
     _rule(phrases.NO_NEWER, _is_latest),
     _rule(phrases.FIRST, _is_first),

@@ -7,7 +7,7 @@ lisinopril twice` may lend each drug the other's frequency, `effusion, no emboli
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from service.grounding.source import Source, content
 from service.grounding.summary import Verdict
@@ -49,7 +49,7 @@ def scopes(text: str, passed_over: frozenset[str]) -> list[frozenset[str]]:
     for match in re.finditer(r"[A-Za-z]+", text):
         word = fold(match.group())
         if word in NEGATIONS and word not in _DENIED_BY_SOMEONE:
-            phrase = _SCOPE_END.split(text[match.end() :] + " ", maxsplit=1)[0]
+            phrase = _SCOPE_END.split(text[match.end() :] + " ")[0]
             words = [w for w in words_of(phrase) if w not in PLAIN_WORDS and w not in passed_over]
             found.append(frozenset(words[:_LONGEST_SCOPE]))
     return found
@@ -172,11 +172,7 @@ def _says_more(
     start, end = clause
     naming = frozenset().union(*(source.name_words for source in sources))
     words = content(words_of(plain[start:end])) - passed_over - naming
-    spans = name_spans(plain, sources)
-    told = [
-        p for p in pieces if start <= p.start < end and not any(a <= p.start and p.end <= b for a, b in spans)
-    ]
-    return bool(words or told)
+    return bool(words or apart_from(name_spans(plain, sources), _within(clause, pieces)))
 
 
 def _is_borne(
@@ -188,18 +184,36 @@ def _is_borne(
 ) -> bool:
     """Say whether all that stands in a clause is of each of these facts, or names one of them."""
     start, end = clause
-    names = [(a, b) for a, b in name_spans(plain, [s for group in groups for s in group]) if start <= a < end]
-    rest = list(plain[start:end])
-    for a, b in [*names, *((p.start, p.end) for p in pieces if start <= p.start < end)]:
-        rest[max(a, start) - start : min(b, end) - start] = " " * (min(b, end) - max(a, start))
+    names = name_spans(plain, [source for group in groups for source in group])
+    rest = blanked(plain, [*names, *((piece.start, piece.end) for piece in pieces)])[start:end]
     naming = frozenset().union(*(source.name_words for group in groups for source in group))
-    words = content(words_of("".join(rest))) - passed_over - naming
-    if any(not words <= frozenset().union(*(s.words | s.units for s in group)) for group in groups):
+    words = content(words_of(rest)) - passed_over - naming
+    if any(words.difference(*(source.words | source.units for source in group)) for group in groups):
         return False
-    told = [
-        p for p in pieces if start <= p.start < end and not any(a <= p.start and p.end <= b for a, b in names)
-    ]
+    told = apart_from(names, _within(clause, pieces))
     return all(any(_has(source, piece) for source in group) for piece in told for group in groups)
+
+
+def _within(clause: tuple[int, int], pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces of a clause; no clause ends within one."""
+    start, end = clause
+    return [piece for piece in pieces if start <= piece.start and piece.end <= end]
+
+
+def apart_from(names: Sequence[tuple[int, int]], pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces that are no part of a name, as the number of `type 2` is."""
+    return [
+        piece
+        for piece in pieces
+        if not any(start <= piece.start and piece.end <= end for start, end in names)
+    ]
+
+
+def blanked(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Return a text of the same length with these parts of it left blank."""
+    for start, end in spans:
+        text = text[:start] + " " * (end - start) + text[end:]
+    return text
 
 
 def _has(source: Source, piece: Piece) -> bool:
@@ -236,9 +250,7 @@ def out_of_order(plain: str, sources: Sequence[Source], units: frozenset[str]) -
 
 
 def _without_name(plain: str, source: Source) -> str:
-    for start, end in name_spans(plain, [source]):
-        plain = plain[:start] + " " * (end - start) + plain[end:]
-    return plain
+    return blanked(plain, name_spans(plain, [source]))
 
 
 def _is_strict(name: str) -> bool:

@@ -15,18 +15,15 @@ from typing import NamedTuple
 
 from service.grounding import phrases
 from service.grounding.derive import Finding, Whole
+from service.grounding.order import apart_from, blanked, name_spans
 from service.grounding.source import OBSERVED, Source
 from service.grounding.summary import Verdict
-from service.grounding.wording import recorded_forms
 from service.grounding.words import DateToken, NumberToken, Piece, take_apart
 from service.record.dates import show_day
 from service.record.facts import Fact, Precision
 
 _FROM_BEFORE = re.compile(r"\b(?:up|down|increased|decreased) from\b", re.IGNORECASE)
-_GLUE = frozenset(
-    "from since between to and by after reaching until as in of the value level result one that what "
-    "it was an a or interval".split()
-)
+_GLUE = frozenset("from since between after reaching until result one what or interval".split())
 _DAYS = (Precision.DAY, Precision.TIME)
 
 
@@ -66,39 +63,35 @@ def computed_of_several(text: str, sources: Sequence[Source], whole: Whole) -> t
     places = _places(text, two)
     if places is None:
         return text, []
-    finding = _compared(text, two, places)
-    return (
-        (text, []) if finding is _NOT_UNDERSTOOD else (_rest(text, places, _names(text, two)), list(finding))
-    )
+    findings = _compared(text, two, places)
+    return (text, []) if findings is None else (_rest(text, places, name_spans(text, two)), list(findings))
 
 
-_NOT_UNDERSTOOD: tuple[Finding, ...] = ((Verdict.NOT_CHECKED, "word_not_in_source"),)
 _WRONG: tuple[Finding, ...] = ((Verdict.CONTRADICTED, "change_is_another"),)
 
 
 def _is_series(sources: Sequence[Source], whole: Whole) -> bool:
-    first = sources[0].fact
-    if any(source.fact.kind is not first.kind or source.fact.person != first.person for source in sources):
-        return False
-    ids = {fact.id for fact in whole.series(first)}
-    return all(source.fact.id in ids for source in sources)
+    own = {source.fact.id for source in sources}
+    return any(own.issubset(fact.id for fact in whole.series(source.fact)) for source in sources)
 
 
 def _two(series: Sequence[Source]) -> Two | None:
-    facts = [source.fact for source in series]
-    plain = all(
+    if len(series) != 2 or not all(_is_comparable(source.fact) for source in series):
+        return None
+    old, new = sorted(series, key=_instant)
+    return Two(old, new) if _unit(old) == _unit(new) and _latest(old) < _instant(new) else None
+
+
+def _is_comparable(fact: Fact) -> bool:
+    """Say whether a fact is a plain number, measured on a day."""
+    return (
         fact.kind in OBSERVED
         and fact.quantity is not None
         and fact.quantity.number is not None
         and not fact.quantity.comparator
         and fact.when is not None
         and fact.when.precision in _DAYS
-        for fact in facts
     )
-    if len(series) != 2 or not plain or len({_unit(source) for source in series}) != 1:
-        return None
-    old, new = sorted(series, key=_instant)
-    return Two(old, new) if _latest(old) < _instant(new) else None
 
 
 def _instant(source: Source) -> float:
@@ -118,7 +111,8 @@ def _number(source: Source) -> Decimal:
 
 
 def _unit(source: Source) -> str:
-    return source.fact.quantity.unit if source.fact.quantity is not None else ""
+    assert source.fact.quantity is not None
+    return source.fact.quantity.unit
 
 
 def _places(text: str, two: Two) -> list[Place] | None:
@@ -144,20 +138,9 @@ def _places(text: str, two: Two) -> list[Place] | None:
 
 def _pieces(text: str, sources: Sequence[Source]) -> list[Piece]:
     """Return the values and days of a sentence; a number within the name of what was measured is none."""
-    spans = _names(text, sources)
+    spans = name_spans(text, sources)
     units = frozenset().union(*(source.units for source in sources))
-    return [
-        piece
-        for piece in take_apart(text, units).pieces
-        if not any(start <= piece.start and piece.end <= end for start, end in spans)
-    ]
-
-
-def _names(text: str, sources: Sequence[Source]) -> list[tuple[int, int]]:
-    """Return where the recorded names of what was measured stand in a sentence."""
-    names = {form for source in sources for form in recorded_forms(source.fact.name)}
-    told = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    return [match.span() for match in re.finditer(told, text, re.IGNORECASE)]
+    return apart_from(spans, take_apart(text, units).pieces)
 
 
 def _with_unit(token: NumberToken, follows: Piece | None, after: str) -> NumberToken:
@@ -190,7 +173,7 @@ def _values_of(token: NumberToken, two: Two, before: str, after: str) -> frozens
     )
     if is_difference and not (sides and re.search(r"\b(?:to|from|was|is)\s*$", before, re.IGNORECASE)):
         return frozenset()
-    return sides or (frozenset() if is_difference else None)
+    return sides or None
 
 
 def _is_difference(token: NumberToken, two: Two) -> bool:
@@ -201,8 +184,8 @@ def _is_difference(token: NumberToken, two: Two) -> bool:
         return False
 
 
-def _compared(text: str, two: Two, places: Sequence[Place]) -> tuple[Finding, ...]:
-    """Return no finding where what is said of the two holds, else that it does not, or is not understood."""
+def _compared(text: str, two: Two, places: Sequence[Place]) -> tuple[Finding, ...] | None:
+    """Return no finding where what is said of the two holds, else one; None where it is not understood."""
     times = phrases.TIMES.search(text)
     plain = phrases.TIMES.sub(lambda match: " " * len(match.group()), text)
     pivot = phrases.PIVOT.search(plain) or phrases.PIVOT.search(
@@ -210,39 +193,37 @@ def _compared(text: str, two: Two, places: Sequence[Place]) -> tuple[Finding, ..
     )
     roles = _across(places, pivot) if pivot else _in_order(text, places)
     if roles is None:
-        return _NOT_UNDERSTOOD
+        return None
     first, second = roles
-    if not first <= {0, 1} or first & second:
-        return _NOT_UNDERSTOOD
+    if first & second:  # which of them is meant?
+        return None
     return _judged(plain, times, two, bool(pivot), first, second)
 
 
 def _judged(
     text: str, times: re.Match[str] | None, two: Two, is_comparison: bool, first: set[int], second: set[int]
-) -> tuple[Finding, ...]:
+) -> tuple[Finding, ...] | None:
     """Judge a change from `first` to `second`, or a comparison of `first` with `second`."""
-    if not is_comparison and (first != {0} or second != {1}):
+    if not is_comparison and (first, second) != ({0}, {1}):
         return _WRONG
-    if len(first) != 1 or len(second) != 1 or first == second:
-        return _NOT_UNDERSTOOD
     start, end = (_number(two[next(iter(sides))]) for sides in (first, second))
     if is_comparison:
         start, end = end, start
     up, down = bool(phrases.RISES.search(text)), bool(phrases.FALLS.search(text))
     if up and down:
-        return _NOT_UNDERSTOOD
+        return None
     if (up and end <= start) or (down and end >= start):
         return _WRONG
     return _multiplied(times, start, end) if times else ()
 
 
-def _multiplied(times: re.Match[str], start: Decimal, end: Decimal) -> tuple[Finding, ...]:
+def _multiplied(times: re.Match[str], start: Decimal, end: Decimal) -> tuple[Finding, ...] | None:
     factor = next(
         value for stem, value in phrases.FACTORS.items() if times["times"].casefold().startswith(stem)
     )
     over = (times["over"] or "").casefold()
     if start <= 0:
-        return _NOT_UNDERSTOOD
+        return None
     holds = end > factor * start if "than" in over or "over" in over else end == factor * start
     if "least" in over:
         holds = end >= factor * start
@@ -273,46 +254,39 @@ def _in_order(text: str, places: Sequence[Place]) -> tuple[set[int], set[int]] |
     """Return which values the change starts from and which it leads to, by the words before each."""
     starts: list[set[int]] = []
     ends: list[set[int]] = []
-    role: list[set[int]] | None = None
-    between = False
+    role = starts
+    heard: list[str] = []
     previous: Place | None = None
     for place in places:
         if not place.sides:  # the difference itself
             continue
         marks = [mark.casefold() for mark in phrases.MARK.findall(place.before)]
-        mark = marks[-1] if marks else ""
-        if mark in ("from", "since", "after"):
+        heard += marks
+        mark = marks[-1] if marks else None
+        if mark in ("from", "since", "after", "between"):
             role = starts
-        elif mark == "between":
-            role, between = starts, True
         elif mark in ("to", "reaching", "until") or (
-            mark == "and" and (between or phrases.MOVES.search(place.before))
+            mark == "and" and ("between" in heard or phrases.MOVES.search(place.before))
         ):
-            role, between = ends, False
+            role = ends
         elif previous is None:
             if phrases.MOVES.search(place.before):
                 return None
-            # `was 8.2 on …, up from 6.1`, else `was 6.1 on … and rose to …`
-            role = ends if _FROM_BEFORE.search(text, place.piece.end) else starts
+            if _FROM_BEFORE.search(text, place.piece.end):
+                role = ends  # `was 8.2 on …, up from 6.1`, else `was 6.1 on … and rose to …`
         elif isinstance(previous.piece.token, type(place.piece.token)):
             return None  # two values, or two days, and nothing that tells them apart
-        assert role is not None
         role.append(set(place.sides))
         previous = place
     if not starts or not ends:
         return None
     first, second = set.intersection(*starts), set.intersection(*ends)
-    if first == second == {0, 1}:
-        return None
     return (first - second or first), (second - first or second)
 
 
 def _rest(text: str, places: Sequence[Place], names: Sequence[tuple[int, int]]) -> str:
     """Return the sentence without its values, days and what was said of them: words are left to judge."""
-    rest = list(text)
-    for place in places:
-        rest[place.piece.start : place.piece.end] = " " * (place.piece.end - place.piece.start)
-    left, found, position = "".join(rest), "", 0
+    left, found, position = blanked(text, ((one.piece.start, one.piece.end) for one in places)), "", 0
     for start, end in [*names, (len(text), len(text))]:
         found += _without_glue(left[position:start]) + left[start:end]
         position = end
@@ -327,7 +301,7 @@ def _without_glue(text: str) -> str:
 def _counted(text: str, series: Sequence[Source], whole: Whole) -> tuple[str, list[Finding]] | None:
     """Judge `measured 3 times`, `three values are recorded`: of the whole series, all of it cited."""
     bare = text
-    for start, end in _names(text, series):
+    for start, end in name_spans(text, series):
         bare = bare[:start] + re.sub(r"\d", "x", bare[start:end]) + bare[end:]
     match = phrases.COUNTED.search(bare)
     if match is None:
@@ -340,8 +314,8 @@ def _counted(text: str, series: Sequence[Source], whole: Whole) -> tuple[str, li
     number = phrases.ADVERBS.get(said) or (
         phrases.NUMBERS.index(said) + 1 if said in phrases.NUMBERS else int(said)
     )
-    everything = whole.series(series[0].fact)
-    if not whole.has_all_of(series[0].fact):
+    everything = {fact.id for source in series for fact in whole.series(source.fact)}
+    if not all(whole.has_all_of(source.fact) for source in series):
         return rest, [(Verdict.NOT_CHECKED, "record_not_read_whole")]
     if number != len(everything) or number != len(series):
         return rest, [(Verdict.CONTRADICTED, "count_is_another")]

@@ -21,18 +21,31 @@ def parse_claims(text: str, section: str | None) -> tuple[DraftClaim, ...]:
     `section` is the heading a guided request was about; a free answer names it in each claim. Whatever
     is not a claim object with a text is passed over; an answer cut in the middle yields its whole claims.
     """
-    return tuple(claim for item in _objects(text) if (claim := _claim(item, section)) is not None)
+    return parse_whole(text, section)[0]
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    position = 0
+def parse_whole(text: str, section: str | None, start: int = 0) -> tuple[tuple[DraftClaim, ...], int]:
+    """Return the claims that stand whole in an answer so far, from a place on, and where the last one ends.
+
+    One that is cut off at the end is none yet: it is looked for again from that place, once more has come.
+    """
+    found, end = [], start
+    for item, end in _objects(text, start):  # noqa: B007 - the last end is what remains
+        claim = _claim(item, section)
+        if claim is not None:
+            found.append(claim)
+    return tuple(found), end
+
+
+def _objects(text: str, position: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield each object that begins as a claim does, and where it ends."""
     while match := _CLAIM_START.search(text, position):
         try:
             value, position = _decoder.raw_decode(text, match.start())
         except (JSONDecodeError, RecursionError):
             position = match.end()
             continue
-        yield value
+        yield value, position
 
 
 def _claim(item: dict[str, Any], section: str | None) -> DraftClaim | None:

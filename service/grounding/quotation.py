@@ -8,7 +8,7 @@ others, and without a key before it, unless the key says whose it is or whether 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -29,15 +29,13 @@ _KEY = re.compile(r"([^\W\d_][^:.?!;\n]{0,47}):\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z(“\"'])")
 _CLOSING = ".,;: "
 _SYSTEMS = frozenset(
-    words_of(
-        "abdomen auscultation back exam examination physical breast cardiac cardiovascular chest "
-        "constitutional cv ear endocrine ent extremities extremity eye gastrointestinal general "
-        "genitourinary gi gu head heart heent hematologic hematological integumentary lung lymphatic "
-        "mouth msk musculoskeletal neck neuro neurologic neurological nose psych psychiatric psychological "
-        "respiratory skin spine system throat urinary vascular vitals"
-    )
+    "abdomen auscultation back exam examination physical breast cardiac cardiovascular chest "
+    "constitutional cv ear endocrine ent extremitie extremity eye gastrointestinal general "
+    "genitourinary gi gu head heart heent hematologic hematological integumentary lung lymphatic "
+    "mouth msk musculoskeletal neck neuro neurologic neurological nose psych psychiatric psychological "
+    "respiratory skin spine system throat urinary vascular vital".split()
 )
-"""Headings that only say of which part of the body the words below speak."""
+"""Headings that only say of which part of the body the words below speak; folded, as words are compared."""
 _OTHERS = frozenset(
     "husband wife partner spouse roommate caregiver caretaker friend neighbor neighbour".split()
 )
@@ -49,13 +47,11 @@ RELATIVES = frozenset(
     "maternal paternal".split()
 )
 _BINDING = frozenset(
-    words_of(
-        "stopped stop discontinued held hold past previous prior allergy allergies allergen intolerance "
-        "reaction denies negative no not without ruled excluded differential ddx possible "
-        "suspected risk if refused declined advised recommended home admission discharge"
-    )
+    "stopped stop discontinued held hold past previous prior allergy allergie allergen intolerance "
+    "reaction denie negative no not without ruled excluded differential ddx possible "
+    "suspected risk if refused declined advised recommended home admission discharge".split()
 )
-"""Words of a heading without which the words below it say something else, even a whole sentence."""
+"""Words of a heading, folded, without which what is below says something else, even a whole sentence."""
 _FINITE = re.compile(
     r"\b(?:is|are|was|were|has|have|had|will|would|should|may|might|can|could|did|does|do|am|reviewed|discussed|"
     r"explained|revealed|showed|shows|demonstrated|demonstrates|reports|reported|denies|states|stated|appreciate|"
@@ -66,7 +62,7 @@ _FINITE = re.compile(
 
 def as_quoted(text: str) -> str:
     """Return a text as quotations are compared: without case, quotation marks and doubled white space."""
-    return " ".join("".join(c for c in text.casefold() if c not in _QUOTATION_MARKS).split())
+    return " ".join("".join(c for c in text if c not in _QUOTATION_MARKS).casefold().split())
 
 
 def without_quotation(text: str, value: str) -> str | None:
@@ -77,14 +73,23 @@ def without_quotation(text: str, value: str) -> str | None:
     if sum(character.isalnum() for character in value) < 2:
         return None
     folded, whole = as_quoted(text), as_quoted(value).rstrip(_CLOSING)
-    if not whole or whole not in folded:
-        return None
     words = whole.split()
     told = r"\s".join(map(re.escape, words))
     if len(words) == 1 and not re.search(f"{_MARK}{told}[.,;]?{_MARK}", text.casefold()):
         return None
     left, times = re.subn(rf"(?<![\w/–-])(?<!\d[.,]){told}(?![\w/–-]|[.,]\d)", " ", folded)
     return left if times else None
+
+
+def without_quotations(text: str, passages: Iterable[Fact]) -> tuple[str, list[Fact]]:
+    """Return a text without what it quotes of passages, and those that it quotes, the longest first."""
+    told: list[Fact] = []
+    for fact in sorted(passages, key=lambda fact: -len(fact.value)):
+        left = without_quotation(text, fact.value)
+        if left is not None:
+            text = left
+            told.append(fact)
+    return text, told
 
 
 def quoted_run(text: str, value: str) -> str:
@@ -111,17 +116,17 @@ def _runs(value: str) -> tuple[str, ...]:
     bare = _BULLET.sub("", value)
     sentences = [sentence for sentence in _SENTENCE_END.split(bare) if sentence.strip()]
     key = _KEY.match(bare)
-    binds = key is not None and _says_more_than_where(key[1])  # `Mother: diabetes. Asthma.`: both are hers
+    heading = key[1] if key is not None else ""
+    binds = _says_more_than_where(heading)  # `Mother: diabetes. Asthma.`: both are hers
     found = {value, bare}
     for first in range(len(sentences)):
-        if first and binds and not _stands_alone(sentences[first], key[1] if key else ""):
+        if first and binds and not _stands_alone(sentences[first], heading):
             continue
         if first and _may_be_of_another(sentences[:first]):
-            continue
+            break
         for last in range(first, len(sentences)):
             found.add(" ".join(sentences[first : last + 1]))
-    key = None if binds else key
-    if key is not None:
+    if key is not None and not binds:
         found |= {run[key.end() :] for run in tuple(found) if run.startswith(key[0])}
     return tuple(sorted(found, key=lambda run: (-len(run), run)))
 
@@ -161,12 +166,9 @@ def quotations(text: str, sources: Sequence[Source]) -> Iterator[Finding]:
     quoted = [source.fact for source in sources if source.fact.span is not None]
     if not quoted:
         return
-    beside = text
-    for fact in sorted(quoted, key=lambda fact: -len(fact.value)):
-        left = without_quotation(beside, fact.value)
-        if left is None:
-            yield Verdict.NOT_CHECKED, "not_a_quotation"
-        beside = left if left is not None else beside
+    beside, told = without_quotations(text, quoted)
+    if len(told) < len(quoted):
+        yield Verdict.NOT_CHECKED, "not_a_quotation"
     beside = said_plainly(beside, (source.fact.kind for source in sources), ())
     rest = take_apart(beside, frozenset().union(*(source.units for source in sources)))
     for fact in quoted:
@@ -178,7 +180,7 @@ def _beside(rest: Sentence, frames: Sequence[Source]) -> Iterator[Finding]:
     """Nothing stands beside a quotation that only the words quoted could account for."""
     words = frozenset().union(*(frame.words | frame.units for frame in frames))
     words |= neutral_words(frozenset(frame.fact.kind for frame in frames) - {Kind.PATIENT}, len(frames) == 1)
-    if not content(rest.words) <= words:
+    if content(rest.words) - words:
         yield Verdict.NOT_CHECKED, "words_beside_the_quotation"
     numbers = {token for frame in frames for token in frame.sentence.numbers}
     dates = [date for frame in frames for date in frame.sentence.dates]
@@ -188,7 +190,7 @@ def _beside(rest: Sentence, frames: Sequence[Source]) -> Iterator[Finding]:
 
 def _place_in_the_note(rest: Sentence, fact: Fact) -> Iterator[Finding]:
     section = content(words_of(fact.category)) if demands_section(fact) else frozenset()
-    if not section <= set(rest.words):  # `Stopped:` above a drug says what the line itself does not
+    if not section.issubset(rest.words):  # `Stopped:` above a drug says what the line itself does not
         yield Verdict.NOT_CHECKED, "section_of_the_note_missing"
     if not _says_its_day(rest, fact):
         yield Verdict.UNSUPPORTED, "day_of_the_note_missing"

@@ -42,8 +42,9 @@ class Source:
     @cached_property
     def units(self) -> frozenset[str]:
         """The words that stand after numbers in the fact's line."""
-        recorded = self.fact.quantity.unit.casefold() if self.fact.quantity is not None else ""
-        return units_of(self.fact.text) | ({recorded} - {""})
+        quantity = self.fact.quantity
+        recorded = {quantity.unit.casefold()} - {""} if quantity is not None else set()
+        return units_of(self.fact.text) | recorded
 
     @cached_property
     def sentence(self) -> Sentence:
@@ -94,8 +95,9 @@ class Source:
             return False
         settings = content(words_of(self.fact.category))
         called = {name for setting in settings for name in _SETTINGS.get(setting, ())}
-        reason = content(words_of(dict(self.fact.details).get("reason", "")))
-        return bool(called & said) or (bool(reason) and reason <= said and bool(_VISITS & said))
+        reasons = [content(words_of(text)) for label, text in self.fact.details if label == "reason"]
+        tells_reason = any(reason <= said for reason in reasons if reason)
+        return bool(called & said) or (tells_reason and bool(_VISITS & said))
 
     @cached_property
     def beside(self) -> Source:
@@ -112,8 +114,8 @@ class Source:
     @cached_property
     def is_pressure(self) -> bool:
         """True for a blood pressure with both its parts in mm[Hg]."""
-        parts = dict(self.fact.details)
-        return all(parts.get(part, "").endswith(" mm[Hg]") for part in ("systolic", "diastolic"))
+        parts = {label for label, text in self.fact.details if text.endswith(" mm[Hg]")}
+        return parts >= {"systolic", "diastolic"}
 
     @cached_property
     def has_components(self) -> bool:
@@ -126,22 +128,19 @@ class Source:
 
         `window` are the claim's content words since its number or date before, `before` all words so far.
         """
+        if not window.issubset(self.words):
+            return False
         if isinstance(token, DateToken):
-            return window <= self.words and any(
+            return any(
                 token.within(own.token) and self._told_alike(own, window)
                 for own in self.sentence.pieces
                 if isinstance(own.token, DateToken)
             )
-        reference = False
+        seen: set[str] = set()
         for own in self.sentence.pieces:
-            reference = reference or "reference" in own.window
-            if not isinstance(own.token, NumberToken) or own.token != token:
-                continue
-            if reference and "reference" not in before:
-                continue
-            if self.has_components and not self._names_component(own, window):
-                continue
-            if window <= self.words:
+            seen |= own.window
+            is_named = not self.has_components or self._names_component(own, window)
+            if own.token == token and is_named and "reference" not in seen - before:
                 return True
         return False
 

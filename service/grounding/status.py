@@ -90,11 +90,11 @@ def _is_of_the_date(certainty: str, plain: str) -> bool:
 
 def _tells_half_a_dosage(source: Source, sentence: Sentence) -> bool:
     """Say whether a sentence tells how often a drug is taken without a number that the dosage holds."""
-    dosage = dict(source.fact.details).get("dosage", "")
-    if source.fact.kind is not Kind.MEDICATION or not dosage or not set(sentence.words) & _TELLS_HOW_OFTEN:
+    if source.fact.kind is not Kind.MEDICATION or not set(sentence.words) & _TELLS_HOW_OFTEN:
         return False
-    told = {number for number in take_apart(dosage, source.units).numbers if not _is_one_piece(number)}
-    return not told <= set(sentence.numbers)
+    dosages = [text for label, text in source.fact.details if label == "dosage"]
+    told = {number for text in dosages for number in take_apart(text, source.units).numbers}
+    return not {number for number in told if not _is_one_piece(number)}.issubset(sentence.numbers)
 
 
 def _is_one_piece(number: NumberToken) -> bool:

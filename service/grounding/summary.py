@@ -10,7 +10,7 @@ from service.context.chosen import Label, LeftOut
 from service.record.facts import Absence, Code, Fact, FactId, Identity, When
 from service.record.labels import highest_labels
 
-RULES_VERSION = "5"
+RULES_VERSION = "6"
 """Raise it whenever a verdict could change: it is part of the run key."""
 
 

@@ -7,6 +7,7 @@ comparator, and a unit stays with its number.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -24,7 +25,7 @@ _DATE = re.compile(
 _NUMBER = re.compile(
     r"(?P<comparator>[<>≤≥]=?|~)?\s?(?P<number>(?<![\w.])(?<![^\W\d_]-)[+-]?\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)"
 )
-_WORD = re.compile(r"[^\W\d_][\w%\[\]{}/^.'*µ-]*|[%‰]|\d+[^\W\d_]\w*", re.UNICODE)
+_WORD = re.compile(r"[^\W\d_][\w%\[\]{}/^.'*-]*|[%‰]|\d+[^\W\d_]\w*", re.UNICODE)
 _ANNOTATION = re.compile(r"\{[^{}]*\}")
 _NO_UNITS = frozenset({"ph", "[ph]"})
 _YEAR = re.compile(r"(?:18|19|20|21)\d\d")
@@ -105,12 +106,12 @@ class Sentence:
 
 def take_apart(text: str, units: frozenset[str] = frozenset()) -> Sentence:
     """Take a sentence apart. `units` are the words which, right after a number, are its unit."""
-    spans: list[tuple[int, int, DateToken | NumberToken]] = []
+    spans: dict[int, tuple[int, DateToken | NumberToken]] = {}
     rest = list(text)
     for match in _DATE.finditer(text):
         token = _date(match)
         if token is not None:
-            spans.append((match.start(), match.end(), token))
+            spans[match.start()] = match.end(), token
             rest[match.start() : match.end()] = " " * (match.end() - match.start())
     remaining = "".join(rest)
     consumed = 0
@@ -122,14 +123,14 @@ def take_apart(text: str, units: frozenset[str] = frozenset()) -> Sentence:
             start = match.start("comparator")
         number = (match["comparator"] or "") + match["number"].rstrip(",")
         if _YEAR.fullmatch(number) and not _unit_after(remaining, end, units):
-            spans.append((start, end, DateToken(int(number))))
+            spans[start] = end, DateToken(int(number))
         else:
             unit = _unit_after(remaining, end, units)
             end += unit[1] if unit else 0
-            spans.append((start, end, NumberToken(number, unit[0] if unit else "")))
+            spans[start] = end, NumberToken(number, unit[0] if unit else "")
             consumed = end
         rest[start:end] = " " * (end - start)
-    return _assemble(text, "".join(rest), sorted(spans, key=lambda span: span[0]))
+    return _assemble("".join(rest), spans)
 
 
 def fold(word: str) -> str:
@@ -158,10 +159,11 @@ def units_of(text: str) -> frozenset[str]:
     return frozenset(unit for unit in found if unit and unit not in PLAIN_WORDS | NEGATIONS)
 
 
-def _assemble(text: str, rest: str, spans: list[tuple[int, int, DateToken | NumberToken]]) -> Sentence:
+def _assemble(rest: str, spans: Mapping[int, tuple[int, DateToken | NumberToken]]) -> Sentence:
     pieces: list[Piece] = []
     ends = [0]
-    for start, end, token in spans:
+    for start in sorted(spans):
+        end, token = spans[start]
         pieces.append(Piece(token, frozenset(words_of(rest[ends[-1] : start])), start, end))
         ends.append(end)
     return Sentence(tuple(pieces), words_of(rest), frozenset(words_of(rest[ends[-1] :])))

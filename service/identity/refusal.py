@@ -30,6 +30,12 @@ class Reason(StrEnum):
     """Known, and without a role that may do this."""
     PATIENT = "patient"
     """A patient or a relative: these pages are not for them."""
+    NO_PATIENT = "no_patient"
+    """A launch without a patient: there is no chart to show."""
+    OTHER_PATIENT = "other_patient"
+    """A launch's tokens that came to be for another patient than it was opened for."""
+    BROWSER = "browser"
+    """A launch that another browser began."""
     STATE = "state"
     """An answer that no sign-in of this browser asked for, or that came too late."""
     DECLINED = "declined"
@@ -40,6 +46,12 @@ class Reason(StrEnum):
     """A one-time token that is wrong, or was used."""
     ELSEWHERE = "elsewhere"
     """A form that was not sent from a page of ours."""
+    KEY_OFFERED = "key_offered"
+    """A token whose header brings its own key, or names keys elsewhere than where they are configured."""
+    REPLAYED = "replayed"
+    """A token that was used before."""
+    NO_ID = "no_id"
+    """A token that cannot be told from another one (`jti`), so that a second use would not show."""
 
 
 class Refused(EpicrisisError):

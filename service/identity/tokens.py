@@ -50,7 +50,7 @@ async def read_id_token(
         raise Refused(Reason.KIND)
     _check(claims, expected, now)
     party = claims.get("azp")
-    if (party is None and len(_audiences(claims)) > 1) or party not in (None, expected.audience):
+    if (party is None and len(audiences(claims)) > 1) or party not in (None, expected.audience):
         raise Refused(Reason.PARTY)
     said = claims.get("nonce")
     if not isinstance(said, str) or not hmac.compare_digest(said.encode(), nonce.encode()):
@@ -73,18 +73,19 @@ async def read_access_token(token: str, keys: KeyRing, expected: Expected, now: 
 
 async def _read(token: str, keys: KeyRing) -> tuple[str, Mapping[str, Any]]:
     """Return a token's `typ` in lower case, and its claims, once the signature is found good."""
-    if len(token) > MAX_LENGTH or not _COMPACT.fullmatch(token):
-        raise Refused(Reason.MALFORMED)
-    header = _header(token)
+    header = read_header(token)
     algorithm, kid, kind = header.get("alg"), header.get("kid", ""), header.get("typ", "")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise Refused(Reason.ALGORITHM)
     if "crit" in header or "b64" in header or not isinstance(kid, str) or not isinstance(kind, str):
         raise Refused(Reason.MALFORMED)
-    return kind.lower(), _verified(token, await keys.find(algorithm, kid), algorithm)
+    return kind.lower(), read_claims(token, await keys.find(algorithm, kid), algorithm)
 
 
-def _header(token: str) -> Mapping[str, Any]:
+def read_header(token: str) -> Mapping[str, Any]:
+    """Return what a token says of itself, which nobody has checked. Raises Refused."""
+    if len(token) > MAX_LENGTH or not _COMPACT.fullmatch(token):
+        raise Refused(Reason.MALFORMED)
     try:
         header = jws.extract_compact(token.encode(), registry=_lenient()).headers()
     except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
@@ -92,7 +93,8 @@ def _header(token: str) -> Mapping[str, Any]:
     return header if isinstance(header, dict) else {}
 
 
-def _verified(token: str, key: PublicKey, algorithm: str) -> Mapping[str, Any]:
+def read_claims(token: str, key: PublicKey, algorithm: str) -> Mapping[str, Any]:
+    """Return the claims of a token that this key signed by this algorithm. Raises Refused."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -118,26 +120,27 @@ def _lenient(*algorithms: str) -> jws.JWSRegistry:
 def _check(claims: Mapping[str, Any], expected: Expected, now: float) -> None:
     if claims.get("iss") != expected.issuer:
         raise Refused(Reason.ISSUER)
-    if expected.audience not in _audiences(claims):
+    if expected.audience not in audiences(claims):
         raise Refused(Reason.AUDIENCE)
     if expected.tenant and claims.get(expected.tenant_claim) != expected.tenant:
         raise Refused(Reason.TENANT)
-    expires = _seconds(claims, "exp")
+    expires = seconds(claims, "exp")
     if expires is None or now >= expires + SKEW_S:
         raise Refused(Reason.EXPIRED)
-    issued, begins = _seconds(claims, "iat"), _seconds(claims, "nbf")
+    issued, begins = seconds(claims, "iat"), seconds(claims, "nbf")
     if issued is None or max(issued, begins or issued) > now + SKEW_S:
         raise Refused(Reason.NOT_YET)
 
 
-def _audiences(claims: Mapping[str, Any]) -> list[str]:
+def audiences(claims: Mapping[str, Any]) -> list[str]:
+    """Return whom a token is for."""
     value = claims.get("aud")
     if isinstance(value, str):
         return [value] if value else []
     return [one for one in value if isinstance(one, str) and one] if isinstance(value, list) else []
 
 
-def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
+def seconds(claims: Mapping[str, Any], name: str) -> float | None:
     """Return a NumericDate, or None where there is none. Raises Refused for what is no number."""
     value = claims.get(name)
     if value is None:

@@ -26,6 +26,8 @@ class Action(StrEnum):
     REFUSED = "refused"
     EXPORT = "export"
     """A stored summary was handed out as data."""
+    FEEDBACK = "feedback"
+    """Somebody said that a statement is wrong, or took that back; `target` is what was said: `wrong`."""
     CONFIGURE = "configure"
     """How or when this installation works was changed; `target` says what: `schedule:morning:pause`."""
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from service.ports.held import Closes
-from service.ports.runs import RunId, Store
+from service.ports.runs import RunId, Store, StoredRun
 
 DOCUMENT_SYSTEM = "urn:epicrisis:run-key"
 """Identifier system of the documents we write; the value is the run key."""
@@ -146,3 +146,13 @@ class DocumentStore(Protocol):
 
 class FilingStore(Store, DocumentStore, Protocol):
     """Runs and documents in one place."""
+
+    def newest(self, server: str, patient: str, kind: str, encounter: str = "") -> StoredRun | None:
+        """Return the newest run of a server's patient (`Patient/1`) and kind that may be shown, or None.
+
+        It reached GENERATED or later and did not fail, and no document of it was withdrawn, by hand, by the
+        clock or by a recall. With an `encounter`, one that was made for it, or for none that was named;
+        without, whichever is newest. Raises ShreddedError where the patient's data key was destroyed, and
+        StoreError.
+        """
+        ...

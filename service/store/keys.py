@@ -37,6 +37,11 @@ from service.store.cipher import BY_MASTER, add_master, keep_masters, key_id_of,
 from service.store.columns import Encrypted
 from service.store.database import Database
 from service.store.envelope import raise_epoch
+from service.store.feedback import shred_feedback
+from service.store.hook_calls import shred_hook_rows
+from service.store.launches import LaunchTable
+from service.store.ondemand import shred_generations
+from service.store.questions import shred_questions
 from service.store.sweeps import SqlAdmissions, admission_of
 from service.store.tables import (
     AuditTable,
@@ -72,6 +77,8 @@ class Keys:
     old_values: int
     """Sealed values of the first version, which a master key sealed itself."""
     shredded: int
+    exposed: int
+    """Destroyed data keys whose master key is still held: it would open an old copy of one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,8 @@ class KeyRoom:
                 session.execute(select(func.count()).select_from(one.rows).where(one.is_old)).scalar_one()
                 for one in _sealed_tables()
             )
-        return Keys(master, self._wanted().hex(), patients, behind, old, shredded)
+            exposed = self._exposed(session)
+        return Keys(master, self._wanted().hex(), patients, behind, old, shredded, exposed)
 
     def prepare(self) -> str:
         """Put the master key to come into the key file, unless it is there already, and return its id.
@@ -158,6 +166,7 @@ class KeyRoom:
         """Destroy a patient's data key and all that it sealed. Of an interrupted call the rest is done.
 
         Afterwards nothing about `Patient/1` can be read from this database or from a copy made of it then.
+        What a server's log, or an older copy, holds of the sealed key opens until the next rotation.
         Raises StoreError where nothing is stored about them, or, without `leave_drafts`, where drafts of ours
         stand in the record system: nobody here could withdraw them any more.
         """
@@ -192,6 +201,16 @@ class KeyRoom:
         return (
             bytes.fromhex(read_keys(self._file).current) if self._file is not None else self._cipher.current
         )
+
+    def _exposed(self, session: Session) -> int:
+        """Count the destroyed keys that a master key which is held would open, were a copy of them found."""
+        sealed_by = col(DataKeyTable.master)
+        found = session.execute(select(sealed_by, func.count()).where(~_is_live()).group_by(sealed_by)).all()
+        held = set(read_keys(self._file).keys) if self._file is not None else None
+        return sum(count for name, count in found if name and self._holds(name, held))
+
+    def _holds(self, name: str, in_file: set[str] | None) -> bool:
+        return self._cipher.holds(bytes.fromhex(name)) if in_file is None else name in in_file
 
     def _prepared(self) -> bytes:
         """Return the master key to come: the one of a rotation that was cut off or prepared, or a new one."""
@@ -300,6 +319,11 @@ class KeyRoom:
         of_documents = col(DocumentTable.patient_hash) == hashed
         documents = _rowcount(session, _erase(DocumentTable, of_documents, "content"))
         kept = _rowcount(session, delete(KeptTable).where(col(KeptTable.patient_hash) == hashed))
+        session.execute(delete(LaunchTable).where(col(LaunchTable.patient_hash) == hashed))
+        shred_feedback(session, hashed)
+        shred_questions(session, hashed)
+        shred_hook_rows(session, hashed)
+        shred_generations(session, hashed)
         raise_epoch(session)
         return Shredded(len(runs), documents, kept, again)
 
@@ -332,7 +356,7 @@ class KeyRoom:
                 for row in old:
                     self._reseal_row(session, audit, row)
         live = (col(DataKeyTable.patient_hash) == hashed, _is_live())
-        gone = {"wrapped": b"", "master": "", "destroyed_at": self._clock(), "reason": reason}
+        gone = {"wrapped": b"", "destroyed_at": self._clock(), "reason": reason}
         session.execute(update(DataKeyTable).where(*live).values(**gone))
 
     def _blank_runs(self, session: Session, runs: Sequence[int | None]) -> None:

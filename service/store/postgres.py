@@ -143,9 +143,12 @@ class PostgresDatabase:
         return None
 
     def scrub(self, engine: Engine) -> None:
-        """Have the server reuse the room of rows that were overwritten."""
+        """Write the table of keys anew: a plain VACUUM leaves the bytes of old rows in its pages.
+
+        The server's log holds them until it is written over, and its archive for as long as that is kept.
+        """
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql(f"VACUUM {DataKeyTable.__tablename__}")
+            connection.exec_driver_sql(f"VACUUM FULL {DataKeyTable.__tablename__}")
 
     def compact(self, engine: Engine) -> None:
         """Write the tables that hold sealed values anew, one after the other; each is locked meanwhile."""

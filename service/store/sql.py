@@ -13,13 +13,13 @@ from sqlmodel import col, func, select
 
 from service.errors import ShreddedError, StoreError
 from service.grounding.summary import Claim, Summary
-from service.ports import RunId, RunRow, RunState, StoredRun
+from service.ports import DocumentState, RunId, RunRow, RunState, StoredRun
 from service.record.facts import FactId, ResourceVersion
 from service.store.cipher import Cipher
 from service.store.codec import decode_run, encode_run
 from service.store.database import Database
 from service.store.documents import PATIENT, SOURCE, SqlDocuments, searched_version
-from service.store.tables import CitationTable, ClaimTable, GivenTable, RunTable
+from service.store.tables import CitationTable, ClaimTable, DocumentTable, GivenTable, RunTable
 
 _NEWEST_FIRST = (col(RunTable.created_at).desc(), col(RunTable.id).desc())
 _WHOLE = (
@@ -122,6 +122,34 @@ class SqlStore(SqlDocuments):
                 raise ShreddedError
         with suppress(ShreddedError):
             return self._first(select_columns(*_WHOLE).where(*wanted).order_by(*_NEWEST_FIRST))
+        return None
+
+    def newest(self, server: str, patient: str, kind: str, encounter: str = "") -> StoredRun | None:
+        """Return the newest run that may be shown, of an encounter where one is named. Raises StoreError.
+
+        Raises ShreddedError where the patient's data key was destroyed. Server and encounter lie sealed in a
+        run, so the newest are opened in turn; mostly it is the first.
+        """
+        hashed, at = self.database.hash_of(patient), server.rstrip("/")
+        withdrawn = select(DocumentTable.run_id).where(
+            col(DocumentTable.patient_hash) == hashed,
+            col(DocumentTable.state) == DocumentState.WITHDRAWN.value,
+        )
+        wanted = select_columns(col(RunTable.id)).where(
+            col(RunTable.patient_hash) == hashed,
+            col(RunTable.kind) == kind,
+            col(RunTable.state) != RunState.FAILED.value,
+            col(RunTable.run_id).not_in(withdrawn),
+        )
+        with self.database.reading() as session:
+            if self.database.envelope.is_shredded(hashed):
+                raise ShreddedError
+            for number in session.scalars(wanted.order_by(*_NEWEST_FIRST)).all():
+                row = session.execute(select_columns(*_WHOLE).where(col(RunTable.id) == number)).one()
+                with suppress(ShreddedError):  # of an earlier stay, before the patient was readmitted
+                    run = _whole(row)
+                    if run.inputs.server.rstrip("/") == at and _fits(run, encounter):
+                        return run
         return None
 
     def rows(self, limit: int = 50, offset: int = 0) -> tuple[Sequence[RunRow], int]:
@@ -254,6 +282,10 @@ def _whole(row: Row[*tuple[Any, ...]]) -> StoredRun:
     if run.run_id != run_id:  # authentic, but of another row
         raise StoreError("A stored run was changed.", "Restore the database from its backup.")
     return replace(run, state=RunState(state), document=document, error=error, seconds=seconds)
+
+
+def _fits(run: StoredRun, encounter: str) -> bool:
+    return not encounter or run.inputs.encounter in ("", encounter)
 
 
 def _listed(row: Row[*tuple[Any, ...]]) -> RunRow:

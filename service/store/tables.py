@@ -203,7 +203,7 @@ class DataKeyTable(SQLModel, table=True):
     patient_hash: str
     generation: int
     master: str
-    """Id (hex) of the master key that sealed it; empty for a destroyed one."""
+    """Id (hex) of the master key that sealed it: as long as it is held, copies of a destroyed key open."""
     wrapped: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     created_at: datetime = Field(sa_column=Column(UtcInstant, nullable=False))
     destroyed_at: datetime | None = Field(default=None, sa_column=Column(UtcInstant, nullable=True))

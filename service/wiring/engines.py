@@ -59,7 +59,7 @@ def build_engine(settings: Settings, tell: Progress, cache_salt: str = "") -> Cl
     Only requests with the same `cache_salt` share what the engine keeps of prompts.
     """
     if settings.engine == "scripted":
-        return ScriptedEngine()
+        return ScriptedEngine(keeps_prompts=False)
     if settings.engine_url:
         model = need(settings.model, "EPICRISIS_MODEL")
         return OpenAIEngine(

@@ -33,6 +33,7 @@ from service.settings import Settings
 from service.staleness import Lookout, Staleness
 from service.store.sessions import SqlSessions
 from service.store.sweeps import SqlAdmissions
+from service.wiring.cds import open_cds
 from service.wiring.ehr import fhir_client
 from service.wiring.installation import (
     database_of,
@@ -43,6 +44,7 @@ from service.wiring.installation import (
     software_version,
     utc_now,
 )
+from service.wiring.launches import open_launches
 from service.wiring.rounds import hook, schedules
 
 
@@ -73,6 +75,12 @@ def build_app(
     rooms: list[Room] = []
     if wanted is not None:
         rooms.append(Hooks(wanted, admissions.nudge, utc_now, settings.fhir_url))
+    launching = open_launches(settings, audit)
+    if launching is not None:
+        rooms.append(launching.door)
+    cds = open_cds(settings, store, admissions, audit, _server(settings))
+    if cds is not None:
+        rooms.append(cds)
     return create_app(
         store=store,
         audit=audit,
@@ -87,6 +95,7 @@ def build_app(
             utc_now, software_version(), audit,
         ),
         rooms=rooms,
+        launched=launching.door if launching is not None else None,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from fixtures.servers import SekmetServer
 from service import cli
+from tests.canary import LISTENER
 from tests.integration.connectors.fault_server import FaultServer
 from tests.integration.connectors.medplum import medplum_server
 
@@ -57,6 +58,7 @@ def epicrisis(
         with pytest.raises(SystemExit) as ended:
             cli.main()
         captured = capsys.readouterr()
+        LISTENER.hear(captured.err, f"epicrisis {' '.join(arguments[:1])}")
         code = ended.value.code
         return Ended(code if isinstance(code, int) else 0, captured.out, captured.err)
 

@@ -64,6 +64,38 @@ cli.assemble_record = assemble_record
 sys.argv = ["epicrisis", "assemble", sys.argv[1], "--json"]
 cli.main()
 """
+FAULT_IN_A_COMMAND = """
+import os, signal, sys
+from service import cli
+
+cli.assemble_record = lambda *given, **more: os.kill(os.getpid(), signal.SIGSEGV)
+sys.argv = ["epicrisis", "assemble", sys.argv[1], "--json"]
+cli.main()
+"""
+BROKEN = f"""
+import sys
+
+def broken(*given, **more):
+    raise ValueError("{CANARY} " + repr(given))
+
+{{break_it}}
+sys.argv = ["epicrisis", *sys.argv[1:]]
+{{start}}
+"""
+"""A process in which something fails that nobody foresaw, with a chart at hand."""
+FAULT = "ValueError"
+"""What is told of it: its kind alone."""
+START = "from service import cli; cli.main()"
+BROKEN_PAGES = BROKEN.format(
+    break_it="from service.api.app import Pages; Pages.healthz = lambda self: broken(self)", start=START
+)
+BROKEN_WORKER = BROKEN.format(
+    break_it="from service import summarize; summarize.choose_facts = broken", start=START
+)
+BROKEN_ENGINE = BROKEN.format(
+    break_it="from service.engine import scripted_server as engine; engine.ScriptedServer.spoil = broken",
+    start="engine.main()",
+)
 CRASH_OF_THE_READER = """
 import sys
 from service.hardening import keep_memory_private, silence_crashes
@@ -154,10 +186,10 @@ class Day:
         process.wait_ready()
         return process
 
-    def crash(self, process: Process) -> None:
+    def crash(self, process: Process, how: signal.Signals = signal.SIGABRT) -> None:
         """Have a process crash as one with a fault in its memory does."""
         assert process.running is not None
-        process.running.send_signal(signal.SIGABRT)
+        process.running.send_signal(how)
         self.report[f"crashed {process.name}"] = process.running.wait(PATIENCE_S)
         process.kill()
 
@@ -217,6 +249,29 @@ def live(day: Day) -> None:
     day.run("crashed reader", "-c", CRASH_OF_THE_READER, str(note))
 
 
+def break_down(day: Day) -> None:
+    """Have something fail in each process that nobody foresaw, then end it by a fault in its memory."""
+    house, port = day.house, free_port()
+    arguments = ("-c", BROKEN_ENGINE, "--port", str(day.engine_port))
+    engine = day.process("broken engine", *arguments, ready="scripted engine")
+    day.epicrisis("unanswered", "summarize", house.patient(1), "--attempt", "2")
+    day.crash(engine, signal.SIGSEGV)
+    pages = day.process(
+        "broken serve", "-c", BROKEN_PAGES, "serve", "--port", str(port), ready="The pages are"
+    )
+    health = httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False, timeout=60)
+    day.report["broken healthz"] = health.status_code
+    day.crash(pages, signal.SIGSEGV)
+    worker = day.process("broken worker", "-c", BROKEN_WORKER, "work", ready="Working as")
+    admit_with_note(house, 4)
+    order = day.process("broken order", "-m", "service.cli", "sweep", "--schedule", "rare", ready="")
+    said = day.folder / "said" / "broken worker"
+    day.until(lambda: FAULT in said.read_text(), "the worker meets the fault")
+    day.crash(worker, signal.SIGSEGV)
+    order.kill()  # it would wait for the worker's next try
+    day.run("fault in a command", "-c", FAULT_IN_A_COMMAND, str(day.folder / "chart.json"))
+
+
 def main(folder: Path) -> None:
     """Run the day, and leave the report."""
     lift_loopback()
@@ -226,6 +281,7 @@ def main(folder: Path) -> None:
         day = Day(folder, House(server.base_url, folder / "home"))
         day.report |= {"has a way out": has_a_way_out(), "tag": day.house.tag}
         live(day)
+        break_down(day)
     (folder / "report.json").write_text(json.dumps(day.report))
 
 

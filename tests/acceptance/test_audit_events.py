@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,14 @@ from service.audit.balp import Scene
 from service.audit.send import Courier, Sender
 from service.filing.attest import attest
 from service.filing.withdraw import withdraw
+from service.ports import Action, AuditEntry
 from service.recall import find_recalled, parse_wanted, withdraw_recalled
 from service.store.outbox import SqlOutbox
 from tests.acceptance.conftest import Ended, Run
 from tests.acceptance.filing import ACTOR, Hands, hands_on
 from tests.conftest import CANARY
+from tests.integration.connectors.conftest import IMPATIENT
+from tests.integration.connectors.cut_proxy import CutProxy
 from tests.integration.connectors.fault_server import FaultServer, Reply
 from tests.integration.writeback.test_validators import Validate, validate
 
@@ -222,3 +227,55 @@ async def test_an_attested_text_and_its_draft_are_two_withdrawals_and_two_events
         if one["action"] == "C" and one["subtype"][-1]["code"] == "attest"
     ]
     assert attested["agent"][-1]["who"] == {"reference": "Practitioner/roe"}
+
+
+async def test_with_the_collector_down_for_an_hour_nothing_is_lost_and_nothing_is_sent_twice(
+    hands: Hands, tmp_path: Path
+) -> None:
+    """Every minute of it something is recorded and the collector is tried; halfway our process begins anew.
+
+    It goes down in the middle of a write whose answer is lost, and, once it is back, does so once more.
+    """
+    begun = hands.now
+    with SekmetServer(tmp_path / "collector") as server:
+        async with (
+            CutProxy(server.base_url) as proxy,
+            FhirClient(proxy.base_url, patience=IMPATIENT) as client,
+        ):
+
+            def courier() -> Courier:
+                outbox = SqlOutbox(hands.log.database)
+                scene = Scene("test", "0.1.0")
+                return Courier(Sender(outbox, AuditRepository(client), lambda: hands.now, scene))
+
+            def record(minute: int) -> None:
+                target = f"DocumentReference/m{minute}/_history/2"
+                hands.log.append(
+                    AuditEntry(
+                        Action.WITHDRAW, ACTOR, "Patient/77", hands.now, target=target, server=hands.base
+                    )
+                )
+
+            tell = courier()
+            for minute in range(3):
+                record(minute)
+            proxy.cut(2, "after")
+            await tell(last=True)
+            for minute in range(3, 64):
+                hands.later(minutes=1)
+                record(minute)
+                tell = courier() if minute == 30 else tell
+                await tell(last=True)
+            assert hands.now - begun > timedelta(hours=1)
+            assert len(events(server.base_url, "date=gt2000-01-01")) == 2
+            proxy.cut(40, "after")
+            await tell(last=True)
+            proxy.heal()
+            await tell(last=True)
+            hands.later(minutes=1)
+            await tell(last=True)
+            assert SqlOutbox(hands.log.database).count(proxy.base_url) == 0
+        found = Counter(
+            one["entity"][1]["what"]["reference"] for one in events(server.base_url, "date=gt2000-01-01")
+        )
+    assert found == {f"{hands.base}/DocumentReference/m{n}/_history/2": 1 for n in range(64)}

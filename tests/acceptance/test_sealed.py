@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from service.texts.frames import BROKE
+from tests.acceptance.sealed import FAULT
 from tests.conftest import CANARY, ROOT, missing
 
 DRAFT = ["current", "preliminary"]
@@ -102,6 +103,17 @@ def test_every_kind_of_process_was_crashed(day: Path, report: dict[str, Any]) ->
     broken = (day / "said" / "crashed reader").read_text().splitlines()
     assert len(broken) == 2
     assert all(BROKE in line for line in broken)
+
+
+def test_what_nobody_foresaw_is_told_by_its_kind_and_a_fault_in_the_memory_not_at_all(
+    day: Path, report: dict[str, Any]
+) -> None:
+    for name in ("serve", "worker", "engine"):
+        assert FAULT in (day / "said" / f"broken {name}").read_text(), name
+        assert report[f"crashed broken {name}"] == -signal.SIGSEGV
+    assert report["broken healthz"] == 500
+    assert report["unanswered"] != 0
+    assert report["fault in a command"] == -signal.SIGSEGV
 
 
 def written(day: Path) -> Iterator[tuple[str, bytes]]:

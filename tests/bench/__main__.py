@@ -23,6 +23,7 @@ from service.engine.weights import DEMONSTRATION_MODEL
 from service.terminal import Steps
 from tests.bench.assembly import bench_assembly, bench_context
 from tests.bench.cache import bench_cache
+from tests.bench.cds import bench_cds
 from tests.bench.charts import HOME, Charts, find_charts, post
 from tests.bench.claims import bench_claims
 from tests.bench.compaction import bench_compaction
@@ -106,6 +107,12 @@ def priority(charts: Charts) -> Iterator[Table]:
         yield asyncio.run(bench_priority(charts, Path(folder)))
 
 
+def cds(charts: Charts) -> Iterator[Table]:
+    """The CDS card of a stored summary, beside a bare route."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield bench_cds(Path(folder))
+
+
 def soak(charts: Charts) -> Iterator[Table]:
     """What the queue costs by itself, and a worker's memory over ten thousand admissions: an hour."""
     yield from bench_soak()
@@ -124,6 +131,7 @@ TOPICS: dict[str, Callable[[Charts], Iterator[Table]]] = {
         omission,
         verification,
         priority,
+        cds,
         soak,
     )
 }

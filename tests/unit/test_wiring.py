@@ -1,4 +1,7 @@
-"""What the wiring gives to whom: credentials to the configured server, a salt of its own to each tenant."""
+"""What the wiring gives to whom: credentials to the configured server, a salt of its own to each tenant.
+
+And what it lets nobody keep: a process that serves for days holds no prompt that is answered.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from service.engine.prompt import Message, Prompt, Sampling
+from service.engine.scripted import ScriptedEngine
 from service.errors import SettingsError
 from service.settings import Settings, load_settings
-from service.wiring import cache_salt_of, fhir_client
+from service.wiring import build_engine, cache_salt_of, fhir_client
 
 HERE, ELSEWHERE = "https://ehr.example/fhir", "https://elsewhere.example/fhir"
 SECRET = "s3cret-t0ken"
@@ -58,3 +63,12 @@ def test_two_tenants_share_no_salt_and_one_keeps_its_own(tmp_path: Path) -> None
     for salt in (first, *others):
         assert len(salt) >= 43  # 256 bits, as vLLM recommends
         assert "ehr.example" not in salt
+
+
+async def test_the_scripted_engine_of_an_installation_keeps_no_prompt(tmp_path: Path) -> None:
+    """A prompt is a chart: a worker would grow by each, and hold what it has no need of."""
+    engine = build_engine(settings_of(tmp_path, engine="scripted"), lambda stage, detail: None)
+    assert isinstance(engine, ScriptedEngine)
+    for number in range(3):
+        await engine.generate(Prompt((Message("user", f"chart {number}"),), Sampling(9)))
+    assert engine.prompts == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import secrets
 import sqlite3
 import threading
 import zlib
@@ -30,7 +32,7 @@ from service.ports import (
     StoredRun,
     Wanted,
 )
-from service.store.cipher import Cipher
+from service.store.cipher import Cipher, read_keys
 from service.store.columns import Encrypted
 from service.store.database import Database, open_cipher, place_of
 from service.store.keys import KeyRoom
@@ -593,6 +595,81 @@ def test_a_patient_of_before_the_data_keys_is_shredded_whole(url: str, tmp_path:
     assert house.keys.reseal() > 0
     assert not is_told("Patient/77", readable(url, cipher))
     house.close()
+
+
+def test_a_rotation_keeps_the_master_key_that_values_of_before_the_data_keys_need(
+    url: str, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    cipher = old_database(url, key)
+    before = sorted(readable(url, cipher))
+    (first,) = read_keys(key).keys
+    house = open_house(url, key)
+    assert house.keys.rotate() > 0
+    second = house.keys.state().master
+    assert set(read_keys(key).keys) == {first, second}
+    assert sorted(readable(url, Cipher.from_file(key, create=False))) == before
+    house.keys.shred(ONE, "asked for")
+    assert house.keys.reseal() > 0
+    assert set(read_keys(key).keys) == {second}
+    opened = readable(url, Cipher.from_file(key, create=False))
+    assert is_told(OTHER, opened)
+    assert not is_told(ONE, opened)
+    house.close()
+
+
+def test_destroyed_keys_are_counted_until_nothing_is_held_that_would_open_a_copy_of_them(
+    house: House,
+) -> None:
+    for number in range(3):
+        house.store.save(run_of(f"Patient/{number}"))
+    assert house.keys.state().exposed == 0
+    for number in range(2):
+        house.keys.shred(f"Patient/{number}", "asked for")
+    house.keys.shred("Patient/1", "asked for")
+    assert (house.keys.state().shredded, house.keys.state().exposed) == (2, 2)
+    house.keys.prepare()
+    assert house.keys.state().exposed == 2
+    house.keys.rotate()
+    assert (house.keys.state().shredded, house.keys.state().exposed) == (2, 0)
+    house.keys.shred("Patient/2", "asked for")
+    assert (house.keys.state().shredded, house.keys.state().exposed) == (3, 1)
+
+
+def test_with_master_keys_from_outside_a_destroyed_key_is_counted_until_the_old_one_is_given_no_more(
+    url: str, tmp_path: Path
+) -> None:
+    old, new = (base64.b64encode(secrets.token_bytes(32)).decode() for _ in range(2))
+
+    def room(current: str, previous: str = "") -> KeyRoom:
+        database = Database(url, open_cipher(tmp_path / "key", url, current, previous))
+        return KeyRoom(database, lambda: CREATED)
+
+    store = SqlStore(url, open_cipher(tmp_path / "key", url, old))
+    store.save(run_of(ONE))
+    store.close()
+    first, second = room(old), room(new, old)
+    first.shred(ONE, "asked for")
+    assert first.state().exposed == 1
+    second.rotate()
+    assert second.state().exposed == 1
+    last = room(new)
+    assert last.state().exposed == 0
+    for one in (first, second, last):
+        one._database.close()
+
+
+def test_the_keys_of_the_house_stand_under_names_that_other_versions_know(house: House) -> None:
+    house.fill(ONE)
+    engine = place_of(house.url).engine()
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT patient_hash, wrapped FROM epicrisis_patient_key").all()
+    engine.dispose()
+    names = {name for name, _ in rows}
+    assert names == {"house", "lookup", house.cipher.keyed_hash("patient", ONE)}
+    (master,) = read_keys(house.key_file).keys
+    assert {bytes(wrapped)[:5].hex() for _, wrapped in rows} == {f"01{master}"}
+    assert {len(wrapped) for _, wrapped in rows} == {1 + 4 + 12 + 32 + 16}
 
 
 def test_another_key_is_refused_before_anything_is_written(house: House, tmp_path: Path) -> None:

@@ -12,11 +12,17 @@ from fastapi import FastAPI
 from connectors.admissions.subscription import Hook
 from fixtures.sample_run import sample_run
 from service.api.app import create_app
+from service.api.ask import AskRoom
+from service.api.cds.room import CdsHooks
 from service.api.door import Book, LocalDoor, OidcDoor
+from service.api.feedback import Feedbacks
 from service.api.gate import Access, Refusals
 from service.api.hooks import Hooks
+from service.api.launch import LaunchDoor
 from service.api.ward import Timed, Ward
+from service.ask.asking import Asking, Opener
 from service.errors import StoreError
+from service.identity.cds import Callers
 from service.identity.keys import KeyRing
 from service.identity.onetime import OneTimeToken
 from service.identity.provider import Provider
@@ -25,11 +31,17 @@ from service.identity.signin import SignIn
 from service.identity.tokens import Expected
 from service.identity.visitor import Register, Role
 from service.ports import KeptSession
+from service.ports.launches import Launch
 from service.scheduler import hand_tick
 from service.store.cipher import Cipher
+from service.wiring.cds import open_granted
+from tests.unit.api.cds.ehr import CALLER, KeyServer
 from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
+from tests.unit.ask.in_memory import InMemoryFeedback, InMemoryQuestions
+from tests.unit.identity.ehr import Launching
 from tests.unit.identity.issuer import AUDIENCE, CLIENT, ISSUER, NOW, TENANT, Issuer
 from tests.unit.in_memory_admissions import InMemoryAdmissions
+from tests.unit.in_memory_hooks import InMemoryHooks
 
 AT = datetime.fromtimestamp(NOW, UTC)
 EHR = "https://ehr.example.org/fhir"
@@ -87,6 +99,8 @@ class House:
         self.cipher = Cipher.from_file(self.folder / "key")
         self.admissions = InMemoryAdmissions(self.clock)
         self.refusals = Refusals(self.audit, self.clock)
+        self.launching = Launching(self.cipher, clock=self.clock)
+        self.door = LaunchDoor(self.launching.launches, self.audit, self.clock, self.refusals)
 
     def clock(self) -> datetime:
         return self.now
@@ -121,13 +135,42 @@ class House:
             access=access,
             allowed_hosts=(HOST,),
             version="0",
+            launched=self.door,
             rooms=(
                 Hooks(Hook(f"https://{HOST}/hooks/fhir", SECRET), self.admissions.nudge, self.clock, EHR),
+                self.door,
+                self.cds(),
+                *self.asking(),
             ),
             ward=Ward(
                 self.admissions, EHR, lambda runs: {}, lambda: timed, hand_tick, self.clock, "0", self.audit
             ),
         )  # fmt: skip
+
+    def asking(self) -> tuple[Feedbacks, AskRoom]:
+        """What clinicians say and ask; no chart can be opened here."""
+        questions, said = InMemoryQuestions(), InMemoryFeedback()
+        feedbacks = Feedbacks(InMemoryStore(RUN), questions, said, self.audit, self.clock)
+        asking = Asking(store=questions, audit=self.audit, clock=self.clock)
+        room = AskRoom(
+            asking=asking, questions=questions, feedback=said, feedbacks=feedbacks, audit=self.audit,
+            clock=self.clock, opener=no_chart,
+        )  # fmt: skip
+        return feedbacks, room
+
+    def cds(self) -> CdsHooks:
+        """The services for the EHR of `tests.unit.api.cds.ehr`."""
+        hooks = InMemoryHooks()
+        callers = Callers((CALLER,), hooks, self.clock, lambda: 0.0, KeyServer().transport)
+        return CdsHooks(
+            callers, InMemoryStore(RUN), hooks, self.admissions, self.audit, self.clock, self.refusals,
+            open_granted,
+        )  # fmt: skip
+
+
+def no_chart(launch: Launch) -> Opener:
+    """Refuse to open a chart."""
+    raise StoreError("the chart cannot be opened")
 
 
 def browser(app: FastAPI, scheme: str = "http") -> httpx.AsyncClient:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from service.errors import StoreError
-from service.ports import AuditEntry, RunId, RunRow, RunState, StoredRun
+from service.ports import AuditEntry, DocumentState, RunId, RunRow, RunState, StoredRun
 from tests.unit.filing.in_memory import InMemoryDocuments
 
 
@@ -59,6 +59,19 @@ class InMemoryStore(InMemoryDocuments):
             and run.state in (RunState.FILED, RunState.UNCHANGED)
         ]
         return max(filed, key=lambda run: run.created_at, default=None)
+
+    def newest(self, server: str, patient: str, kind: str, encounter: str = "") -> StoredRun | None:
+        self._check()
+        withdrawn = {one.run_id for one in self.filed.values() if one.state is DocumentState.WITHDRAWN}
+        shown = [
+            run
+            for run in reversed(self.runs)
+            if (run.inputs.server, run.inputs.patient, run.inputs.kind) == (server, patient, kind)
+            and (not encounter or run.inputs.encounter in ("", encounter))
+            and run.state is not RunState.FAILED
+            and run.run_id not in withdrawn
+        ]
+        return max(shown, key=lambda run: run.created_at, default=None)
 
     def rows(self, limit: int = 50, offset: int = 0) -> tuple[Sequence[RunRow], int]:
         self._check()

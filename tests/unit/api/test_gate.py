@@ -17,11 +17,12 @@ from starlette.types import Message, Scope
 from connectors.admissions.subscription import HOOK_HEADER
 from service.api.cookies import SESSION
 from service.api.gate import NOBODY, Refusals
-from service.api.table import HOOK, PUBLIC, Rule, check_routes, offered, read_table
+from service.api.table import CDS, HOOK, PUBLIC, Rule, check_routes, offered, read_table
 from service.errors import SettingsError
 from service.identity.refusal import Reason
 from service.identity.visitor import LOCAL, Role, Visitor
 from service.ports import Action
+from tests.unit.api.cds import ehr
 from tests.unit.api.entering import OpenDoor
 from tests.unit.api.house import IDLE, LONGEST, RUN, SECRET, House, browser
 from tests.unit.identity.issuer import (
@@ -41,7 +42,7 @@ TABLE = read_table()
 RULES = sorted(TABLE.values(), key=lambda rule: (rule.path, rule.method))
 VALUES = {
     "run_id": RUN.run_id, "n": "1", "name": "morning", "act": "pause", "resource_type": "Encounter",
-    "resource_id": "1",
+    "resource_id": "1", "service_id": ehr.VIEW, "question_id": "0" * 32,
 }  # fmt: skip
 NO_TURN = (200, 303, 400, 404)
 """What a route itself answers here: the gate answers 401 and 403."""
@@ -102,7 +103,7 @@ async def test_every_route_answers_every_credential_as_the_table_says(
             answer = await client.request(rule.method, address(rule), headers=headers)
             walked += 1
             told = (rule.method, rule.path, name, answer.status_code)
-            if rule.open_to == HOOK:
+            if rule.open_to in (HOOK, CDS):
                 assert answer.status_code == 401, told  # its own secret is missing, whoever asks
                 continue
             wanted = expected(rule, role, why)
@@ -151,12 +152,35 @@ async def test_the_hook_opens_to_its_own_secret_alone(site: tuple[House, httpx.A
         assert answer.status_code == 200
 
 
+async def test_a_cds_service_opens_to_the_token_of_a_configured_ehr_alone(
+    site: tuple[House, httpx.AsyncClient],
+) -> None:
+    _, client = site
+    services = [rule for rule in RULES if rule.open_to == CDS]
+    assert len(services) == 2
+    for rule in services:
+        said = ehr.claims(aud=str(client.base_url.join(address(rule))), iat=NOW, exp=NOW + 300)
+        one = ehr.token(said)
+        for shown, wanted in ((one, 400), (one, 401), (ehr.token({**said, "jti": rule.path}), 400)):
+            answer = await client.request(
+                rule.method, address(rule), headers={"authorization": f"Bearer {shown}"}
+            )
+            assert answer.status_code == wanted
+            assert answer.json()["resourceType"] == "OperationOutcome"
+
+
 def test_what_is_open_to_all_is_exactly_this() -> None:
     assert {rule.path for rule in RULES if rule.open_to == PUBLIC} == {
-        "/healthz", "/.well-known/jwks.json", "/static", "/login", "/callback",
+        "/healthz", "/.well-known/jwks.json", "/static", "/login", "/callback", "/launch", "/launch/callback",
+        "/cds-services", "/cds-services/{service_id}", "/cds-services/{service_id}/feedback",
     }  # fmt: skip
     assert {rule.path for rule in RULES if rule.open_to == HOOK} == {
         "/hooks/fhir", "/hooks/fhir/{resource_type}/{resource_id}",
+    }  # fmt: skip
+    others = {(rule.path, rule.method) for rule in RULES if rule.open_to == PUBLIC and "cds" in rule.path}
+    assert others == {
+        ("/cds-services", "GET"), ("/cds-services", "OPTIONS"), ("/cds-services/{service_id}", "OPTIONS"),
+        ("/cds-services/{service_id}/feedback", "OPTIONS"),
     }  # fmt: skip
 
 

@@ -107,6 +107,42 @@ def test_a_stop_is_about_no_patient_and_a_success() -> None:
     assert entity(event, "2") is None
 
 
+@pytest.mark.parametrize(
+    ("action", "code", "display"), [(Action.LOGIN, "110122", "Login"), (Action.LOGOUT, "110123", "Logout")]
+)
+def test_a_sign_in_is_an_authentication_of_a_person_and_about_no_patient(
+    action: Action, code: str, display: str
+) -> None:
+    system = "http://dicom.nema.org/resources/ontology/DCM"
+    event = built(AuditEntry(action, "user:roe", "", CREATED))
+    assert event["type"] == {"system": system, "code": "110114", "display": "User Authentication"}
+    assert event["subtype"] == [{"system": system, "code": code, "display": display}]
+    assert (event["action"], event["outcome"]) == ("E", "0")
+    assert "meta" not in event
+    assert [one["type"]["code"] for one in event["entity"]] == ["entry"]
+    ours, person = event["agent"]
+    assert (ours["requestor"], ours["network"]) == (False, {"address": "ward-7", "type": "1"})
+    assert person["type"]["coding"][0]["code"] == "humanuser"
+    assert (person["requestor"], person["who"]) == (
+        True, {"identifier": {"system": USER_SYSTEM, "value": "roe"}},
+    )  # fmt: skip
+    service = built(AuditEntry(action, "system:portal", "", CREATED))
+    assert [(agent["name"], agent["requestor"]) for agent in service["agent"]] == [("system:portal", True)]
+
+
+def test_what_is_handed_out_as_data_is_an_export_of_a_patients_run() -> None:
+    event = built(replace(entry_of(Action.EXPORT, run_id="run-1", target=""), actor="user:roe"))
+    assert event["type"]["code"] == "110106"
+    assert event["type"]["system"] == "http://dicom.nema.org/resources/ontology/DCM"
+    assert ("subtype" in event, event["action"]) == (False, "R")
+    patient, data = entity(event, "1"), entity(event, "2")
+    assert patient is not None
+    assert data is not None
+    assert patient["what"] == {"reference": "Patient/77"}
+    assert data["what"] == {"identifier": {"system": RUN_SYSTEM, "value": "run-1"}}
+    assert roles(event)["IRCP"]["requestor"] is True
+
+
 def test_the_person_who_answers_is_the_requestor_and_otherwise_the_system_is() -> None:
     alone = built(entry_of(Action.WITHDRAW, by="Epicrisis"))
     assert [agent["requestor"] for agent in alone["agent"]] == [True, False]

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from fixtures.facts import A1C, GOUT, LISINOPRIL, PRESSURE, SODIUM, context, fact, record
+from fixtures.facts import A1C, BRONCHITIS, GOUT, LISINOPRIL, PRESSURE, SODIUM, context, fact, record
 from service.context.chosen import Label
 from service.grounding.check import MAX_CHARACTERS, Checker, Judge, judge
 from service.grounding.source import Source
-from service.grounding.summary import DraftClaim, Verdict
+from service.grounding.summary import DraftClaim, Origin, Verdict
 from service.record.facts import Fact, FactId, Kind, Person, Status
 
 MOTHERS = fact("Family history, mother: breast cancer", Kind.FAMILY_HISTORY, name="breast cancer",
@@ -315,3 +315,86 @@ def test_what_a_draft_says_of_the_whole_is_checked_against_the_whole_record() ->
     assert Checker(shown, record([SODIUM])).check(draft).verdict is Verdict.SUPPORTED
     assert Checker(shown, record([SODIUM, OTHER])).check(draft).verdict is Verdict.SUPERSEDED
     assert Checker(shown).check(draft).verdict is Verdict.NOT_CHECKED
+
+
+def test_an_activity_whose_plan_is_not_in_the_record_has_no_days() -> None:
+    alone = Judge("", record([GOUT]))
+    assert alone.verdict("Diet is active (diabetes plan).", [DIET]) == (Verdict.SUPPORTED, ())
+    assert alone.verdict("Diet is active, from 01-May-2020 (diabetes plan).", [DIET])[1] == (
+        "date_not_in_source", "word_not_in_source",
+    )  # fmt: skip
+
+
+def test_an_activity_began_on_the_first_day_of_its_plan_and_not_on_the_last() -> None:
+    whole = Judge("", record([PLAN, DIET]))
+    begun = "Diet is active, from {} (diabetes plan)."
+    assert whole.verdict(begun.format("01-May-2020"), [DIET]) == (Verdict.SUPPORTED, ())
+    assert whole.verdict(begun.format("01-Jun-2020"), [DIET])[1] == ("date_of_something_else",)
+
+
+def test_every_fault_of_a_sentence_is_told_and_not_the_first_alone() -> None:
+    potassium = fact("Potassium: 4.2 mmol/L on 25-Nov-2020", Kind.RESULT)
+    told = codes("140 mmol/L sodium, potassium 9.9 mmol/L on 26-Nov-2020.", SODIUM, potassium)
+    assert told >= {"whose_value_is_unclear", "number_not_in_source", "date_not_in_source"}
+    assert codes("Gout 7, since 05-Mar-2011.", GOUT) >= {"number_not_in_source", "date_not_in_source"}
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Sodium was 141 mmol/L.", "number_not_in_source"),
+        ("Sodium was 140.", "unit_missing"),
+        ("Sodium was 140mg.", "unit_not_in_source"),
+        ("Sodium was 140 mmol/L on 26-Nov-2020.", "date_not_in_source"),
+        ("Sodium was 140 mmol/L on 25-Nov-2020.", ""),
+    ],
+)
+def test_what_is_wrong_with_a_value_is_told(said: str, reason: str) -> None:
+    assert codes(said, SODIUM) == ({reason} if reason else set())
+
+
+def test_a_value_or_a_day_beside_words_of_another_is_that_of_something_else() -> None:
+    assert codes("Diastolic 127.2 mm[Hg] blood pressure.", PRESSURE) == {"number_of_something_else"}
+    first = fact("Sodium: recorded 3 times, first 01-May-2020, latest 02-May-2021", Kind.RESULT)
+    assert "date_of_something_else" in codes("Sodium: latest 01-May-2020.", first)
+
+
+@pytest.mark.parametrize("character", [chr(code) for code in range(32, 127)])
+def test_every_plain_character_says_nothing_by_itself(character: str) -> None:
+    assert "sign_not_in_source" not in codes(f"Gout {character} active.", GOUT)
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x1b", "\x7f"])
+def test_a_character_that_nobody_sees_says_something(character: str) -> None:
+    assert "sign_not_in_source" in codes(f"Gout {character} active.", GOUT)
+
+
+def test_a_claim_says_whether_its_citation_was_corrected() -> None:
+    checker = Checker(context([A1C, SODIUM]))
+    text = "Sodium was 140 mmol/L on 25-Nov-2020."
+    wrong = checker.check(DraftClaim("results", text, (Label("F1"),)))
+    assert (wrong.corrected, wrong.citations, wrong.reasons) == (True, (SODIUM.id,), ())
+    right = Checker(context([A1C, SODIUM])).check(DraftClaim("results", text, (Label("F2"),)))
+    assert (right.corrected, right.citations, right.reasons) == (False, (SODIUM.id,), ())
+    assert (right.section, right.text, right.origin) == ("results", text, Origin.MODEL)
+    refused = checker.check(DraftClaim("results", "Sodium was 141 mmol/L.", (Label("F2"),)))
+    assert (refused.corrected, refused.verdict) == (False, Verdict.UNSUPPORTED)
+
+
+def test_a_citation_that_two_facts_could_mend_is_not_corrected() -> None:
+    again = replace(SODIUM, id=FactId("Observation/again"))
+    assert corrected("Sodium was 140 mmol/L on 25-Nov-2020.", A1C, SODIUM)
+    assert not corrected("Sodium was 140 mmol/L on 25-Nov-2020.", A1C, SODIUM, again)
+
+
+def test_what_is_not_present_is_what_the_record_calls_so() -> None:
+    bare = fact("Gout: active, no", status=Status.ACTIVE, recorded_status="active")
+    assert "negation_of_something_else" not in codes("Gout is active, no.", bare)
+    assert "negation_of_something_else" in codes("Gout is active, not present.", bare)
+
+
+def test_a_duration_told_from_today_is_relative_though_it_is_computed() -> None:
+    over = replace(BRONCHITIS, until=fact("x", on="2012-02-17").when)
+    whole = Judge("", record([over]))
+    assert whole.verdict("Acute bronchitis lasted 2 weeks.", [over]) == (Verdict.SUPPORTED, ())
+    assert "relative_date" in whole.verdict("Acute bronchitis, in the past 2 weeks, resolved.", [over])[1]

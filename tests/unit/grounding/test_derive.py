@@ -9,6 +9,7 @@ import pytest
 from connectors.fhir.pull import Gap, GapReason
 from fixtures.facts import BRONCHITIS, GOUT, LISINOPRIL, fact, record
 from service.grounding.check import Judge
+from service.grounding.derive import Whole
 from service.grounding.summary import Verdict
 from service.record.facts import Code, Fact, FactId, Kind, Person, Status
 
@@ -193,3 +194,75 @@ def test_a_cancelled_value_is_no_part_of_its_own_series() -> None:
 def test_what_is_told_of_all_values_need_not_be_the_latest() -> None:
     assert judged("The highest sodium is 151 mmol/L.", HIGH, LOW, LAST) == (Verdict.SUPPORTED, set())
     assert judged("The first sodium is 128 mmol/L.", LOW, HIGH, LAST) == (Verdict.SUPPORTED, set())
+
+
+def test_two_values_of_one_moment_leave_open_which_is_the_first_or_the_latest() -> None:
+    for on in ("2022-07-08", "2022-07-08T10:00:00Z"):
+        moment = fact("x", on=on).when
+        one, other = replace(LAST, when=moment), replace(sodium("99", "2022-07-08", "same"), when=moment)
+        for told in ("latest", "first"):
+            text = f"The {told} sodium was 140 mmol/L on 08-Jul-2022."
+            assert judged(text, one, other) == (Verdict.NOT_CHECKED, {"another_of_the_same_time"})
+
+
+def test_a_value_of_another_moment_leaves_nothing_open() -> None:
+    early, late = (fact("x", on=f"2022-07-08T10:00:0{second}Z").when for second in (1, 2))
+    one, other = replace(LAST, when=early), replace(sodium("99", "2022-07-08", "same"), when=late)
+    latest, first = (f"The {told} sodium was 140 mmol/L on 08-Jul-2022." for told in ("latest", "first"))
+    assert judged(first, one, other) == (Verdict.SUPPORTED, set())
+    assert judged(latest, one, other) == (Verdict.SUPERSEDED, {"a_newer_one_is_recorded"})
+    assert judged(latest, replace(one, when=late), replace(other, when=early)) == (Verdict.SUPPORTED, set())
+
+
+def test_a_month_may_hold_a_day_that_is_told_as_the_latest() -> None:
+    month = replace(sodium("99", "2022-07-08", "month"), when=fact("x", on="2022-06").when)
+    text = "The latest sodium was 140 mmol/L on 08-Jul-2022."
+    assert judged(text, LAST, month) == (Verdict.SUPPORTED, set())
+    same_month = replace(month, when=fact("x", on="2022-07").when)
+    assert judged(text, LAST, same_month) == (Verdict.SUPERSEDED, {"a_newer_one_is_recorded"})
+    same_year = replace(month, when=fact("x", on="2022").when)
+    first = "The first sodium was 140 mmol/L on 08-Jul-2022."
+    assert judged(first, LAST, same_year) == (Verdict.SUPERSEDED, {"an_older_one_is_recorded"})
+
+
+def test_the_same_is_told_three_times_at_most() -> None:
+    three = "The only, single sodium, measured once: 140 mmol/L on 08-Jul-2022."
+    assert judged(three, LAST) == (Verdict.SUPPORTED, set())
+    assert judged(three.replace("single", "single, sole"), LAST)[1] == {"word_not_in_source"}
+
+
+def test_what_is_current_must_be_so_by_its_own_entry_too() -> None:
+    unknown = replace(
+        LISINOPRIL, status=Status.UNKNOWN, recorded_status="", text="lisinopril 10 MG Oral Tablet"
+    )
+    assert "status_not_in_source:active" in judged("Lisinopril 10 mg is active.", unknown)[1]
+
+
+def test_a_cancelled_value_is_no_extreme_and_one_without_a_number_neither() -> None:
+    cancelled = replace(LAST, status=Status.CANCELLED, recorded_status="cancelled")
+    for told in ("highest", "lowest"):
+        text = f"The {told} sodium was 140 mmol/L on 08-Jul-2022, cancelled."
+        assert judged(text, cancelled)[1] == set()
+        assert judged(text.replace(", cancelled", ""), cancelled)[1] == {"status_lost:cancelled"}
+        in_words = replace(LAST, quantity=None)
+        assert "values_that_do_not_compare" in judged(text, in_words)[1]
+    assert judged("The highest sodium was 140 mmol/L on 08-Jul-2022, cancelled.", cancelled, HIGH)[1] == {
+        "another_value_is_further_out"
+    }
+
+
+def test_a_list_that_was_not_read_has_not_all_of_what_stands_in_it() -> None:
+    statement = fact("Aspirin: active", Kind.MEDICATION, "MedicationStatement/1")
+    for missing, is_whole in (("MedicationStatement", False), (None, False), ("Medication", True)):
+        whole = Whole(record([statement], (Gap(missing, GapReason.FAILED),)))
+        assert whole.has_all_of(statement) is is_whole
+    assert Whole(record([statement])).has_all_of(statement)
+
+
+def test_a_word_that_begins_or_ends_a_name_derives_nothing() -> None:
+    for name in ("Last weight at visit", "Weight at visit, last"):
+        weight = fact(f"{name}: 70 kg on 08-Jul-2022", Kind.VITAL, "Observation/w", status=Status.FINAL,
+                      recorded_status="final", on="2022-07-08", value="70", unit="kg", name=name)  # fmt: skip
+        newer = replace(weight, id=FactId("Observation/n"), when=fact("x", on="2023-01-01").when)
+        for told in (name, name.upper(), name.casefold()):
+            assert judged(f"{told} was 70 kg on 08-Jul-2022.", weight, newer) == (Verdict.SUPPORTED, set())

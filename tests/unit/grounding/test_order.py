@@ -365,3 +365,39 @@ def test_a_name_that_tells_a_cause_itself_needs_no_reason() -> None:
     assert causes("Gout due to bleeding.", GOUT) == ["cause_not_in_source"]
     assert FactId("x") == "x"
     assert "negation_lost" not in codes("Colonoscopy was refused, recorded 12-Mar-2019.", COLONOSCOPY)
+
+
+def test_a_denial_does_not_end_with_the_name_that_it_denies() -> None:
+    undone = fact("Colonoscopy: cancelled", Kind.PROCEDURE, status=Status.NOT_DONE)
+    assert denials("Not colonoscopy.", undone) == []
+    assert denials("Not colonoscopy polyps.", undone) == ["negation_of_something_else"]
+
+
+TYPE_2 = fact("Diabetes type 2: active, mild, since 04-Mar-2011", status=Status.ACTIVE, on="2011-03-04")
+
+
+def test_a_bare_name_that_ends_or_begins_with_a_number_shares_what_is_said_of_the_next() -> None:
+    assert lent("Diabetes type 2 and asthma are severe.", TYPE_2, SEVERE)
+    assert not lent("Diabetes type 2 and asthma are active.", TYPE_2, SEVERE)
+    numbered = fact("5-alpha deficiency: active, mild", status=Status.ACTIVE)
+    assert lent("5-alpha deficiency and asthma are severe.", numbered, SEVERE)
+    assert not lent("5-alpha deficiency and asthma are active.", numbered, SEVERE)
+
+
+def test_a_value_elsewhere_in_the_sentence_is_not_said_of_a_bare_name() -> None:
+    assert lent("Gout and asthma are severe, since 05-May-2012.")
+    assert lent("Since 05-May-2012: gout and asthma are severe.")
+
+
+def test_a_name_with_a_day_of_its_own_shares_nothing_of_the_next() -> None:
+    assert not lent("04-Mar-2011 gout and asthma since 05-May-2012.")
+    assert not lent("Gout 04-Mar-2011, asthma since 05-May-2012.")
+    assert lent("05-May-2012 gout and asthma since 05-May-2012.")
+    assert lent("Gout 05-May-2012, asthma since 05-May-2012.")
+
+
+def test_the_number_of_a_name_may_stand_apart_from_it() -> None:
+    ulcer = fact("Ulcer 5 cm of foot: mild", status=Status.ACTIVE)
+    assert not lent("Mild foot ulcer, 5 cm, and severe asthma", ulcer, SEVERE)
+    assert lent("Mild foot ulcer, 6 cm, and severe asthma", ulcer, SEVERE)
+    assert lent("Mild foot ulcer and severe asthma, 5 cm", ulcer, SEVERE)

@@ -10,7 +10,7 @@ from connectors.fhir.pull import Gap, GapReason
 from fixtures.facts import fact, record
 from service.grounding.check import Judge
 from service.grounding.summary import Verdict
-from service.record.facts import Fact, Kind, Person
+from service.record.facts import Code, Fact, Kind, Person, Status
 from tests.unit.grounding.test_derive import sodium
 
 OLD, NEW = sodium("60", "2020-01-05"), sodium("151", "2022-07-08")
@@ -368,3 +368,95 @@ def test_a_count_of_three_is_told_in_words_too() -> None:
 )
 def test_words_that_hold_a_change_together_are_taken_out_with_it(word: str) -> None:
     assert judged(f"Sodium rose from 60 mmol/L to 151 mmol/L {word}.") == (Verdict.SUPPORTED, set())
+
+
+def test_a_value_that_stays_the_same_neither_rises_nor_falls() -> None:
+    same = (sodium("60", "2020-01-05"), sodium("60", "2022-07-08"))
+    for told in ("rose", "fell"):
+        text = f"Sodium {told} between 05-Jan-2020 and 08-Jul-2022."
+        assert judged(text, *same)[1] == {"change_is_another"}
+    for told in ("higher", "lower"):
+        text = f"Sodium was {told} on 08-Jul-2022 than on 05-Jan-2020."
+        assert judged(text, *same)[1] == {"change_is_another"}
+
+
+def test_a_year_that_fits_both_values_is_that_of_the_other_end() -> None:
+    new = replace(sodium("151", "2020-07-08"), text="Sodium: 151 mmol/L on 08-Jul-2020")
+    pair = (sodium("60", "2020-01-05"), new)
+    assert judged("Sodium rose since 2020 to 151 mmol/L.", *pair) == (Verdict.SUPPORTED, set())
+    assert judged("Sodium rose from 60 mmol/L until 2020.", *pair) == (Verdict.SUPPORTED, set())
+    assert judged("Sodium fell since 2020 to 151 mmol/L.", *pair)[1] == {"change_is_another"}
+    assert judged("Sodium rose from 60 mmol/L in 2020 to 60 mmol/L.", *pair)[0] is not Verdict.SUPPORTED
+
+
+def test_a_difference_of_thousands_may_be_written_with_a_comma() -> None:
+    pair = (sodium("100", "2020-01-05"), sodium("1300", "2022-07-08"))
+    text = "Sodium rose by 1,200 mmol/L between 05-Jan-2020 and 08-Jul-2022."
+    assert judged(text, *pair) == (Verdict.SUPPORTED, set())
+    assert judged(text.replace("1,200", "1,201"), *pair)[0] is not Verdict.SUPPORTED
+
+
+def test_one_has_a_multiple_and_less_than_one_too() -> None:
+    for old, new in (("1", "2"), ("0.5", "1"), ("0.1", "0.2")):
+        pair = (sodium(old, "2020-01-05"), sodium(new, "2022-07-08"))
+        text = f"Sodium doubled from {old} mmol/L to {new} mmol/L."
+        assert judged(text, *pair) == (Verdict.SUPPORTED, set())
+
+
+def test_a_value_named_otherwise_is_one_of_the_series_whichever_is_cited_first() -> None:
+    code = (Code("http://loinc.org", "2951-2", ""),)
+    hub = replace(OLD, codes=code)
+    by_code = replace(NEW, name="Na", codes=code, text="Na: 151 mmol/L on 08-Jul-2022")
+    by_name = sodium("140", "2021-03-06")
+    everything = (hub, by_code, by_name)
+    for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0)):
+        cited = [everything[place] for place in order]
+        told = "Sodium (Na) was measured 3 times."
+        assert judged(told, *cited)[1] == set(), order
+        assert judged(told.replace("3", "2"), *cited)[1] == {"count_is_another"}
+
+
+def test_a_count_of_drugs_needs_every_list_that_they_stand_in() -> None:
+    lists = [
+        fact("Aspirin: active", Kind.MEDICATION, f"{type_name}/1", status=Status.ACTIVE, on=on)
+        for type_name, on in (("MedicationRequest", "2020-01-05"), ("MedicationStatement", "2021-01-05"))
+    ]
+    text = "Aspirin: 2 records, active."
+    assert judged(text, *lists)[1] == set()
+    for missing in ("MedicationRequest", "MedicationStatement"):
+        gap = Gap(missing, GapReason.FAILED)
+        assert "record_not_read_whole" in judged(text, *lists, gaps=(gap,))[1]
+
+
+def test_a_value_at_the_last_moment_of_another_is_no_later_one() -> None:
+    moment = fact("x", on="2020-01-05T10:00:00Z").when
+    at_once = replace(OLD, when=moment), replace(NEW, when=moment)
+    assert judged("Sodium rose from 60 mmol/L to 151 mmol/L.", *at_once)[0] is not Verdict.SUPPORTED
+
+
+@pytest.mark.parametrize("told", ["was", "is"])
+def test_a_value_as_large_as_the_difference_is_a_value_of_its_day(told: str) -> None:
+    twice = sodium("120", "2022-07-08")
+    wrong = f"Sodium {told} 60 mmol/L on 08-Jul-2022, up from 05-Jan-2020."
+    assert judged(wrong, OLD, twice)[1] == {"change_is_another"}
+    assert judged(wrong.replace(" 60", " 120"), OLD, twice) == (Verdict.SUPPORTED, set())
+
+
+def test_a_value_of_one_day_told_of_the_other_is_no_change() -> None:
+    for text in (
+        "Sodium rose from 60 mmol/L on 08-Jul-2022 to 151 mmol/L.",
+        "Sodium rose from 60 mmol/L to 151 mmol/L on 05-Jan-2020.",
+        "Sodium was 60 mmol/L on 08-Jul-2022 and rose to 151 mmol/L on 05-Jan-2020.",
+    ):
+        assert judged(text)[1] == {"change_is_another"}, text
+
+
+def test_between_holds_for_what_stands_beside_its_days() -> None:
+    for text in (
+        "Between 05-Jan-2020 (60 mmol/L) and 08-Jul-2022 (151 mmol/L), sodium rose.",
+        "Sodium rose between 05-Jan-2020, at 60 mmol/L, and 08-Jul-2022, at 151 mmol/L.".replace(
+            ", at", " as"
+        ),
+    ):
+        assert judged(text) == (Verdict.SUPPORTED, set()), text
+        assert judged(text.replace("rose", "fell"))[1] == {"change_is_another"}, text

@@ -352,3 +352,11 @@ def test_a_name_that_holds_such_a_word_derives_nothing() -> None:
 def test_a_word_told_of_the_whole_is_told_of_values_alone() -> None:
     assert judged("The latest gout is active, since 04-Mar-2011.", GOUT)[0] is not Verdict.SUPPORTED
     assert sodium("1", "2020-01-05").kind is Kind.RESULT
+
+
+@pytest.mark.parametrize("told", [*PRESENT.split(), "currentness", "lives", "suffers", "Is", "STILL"])
+def test_what_is_told_as_present_does_not_say_that_it_is_over(told: str) -> None:
+    assert judged("Acute bronchitis at age 60.", OVER) == (Verdict.SUPPORTED, set())
+    assert "status_lost:resolved" in judged(f"Acute bronchitis {told} at age 60.", OVER)[1]
+    assert "status_lost:resolved" in judged(f"Acute bronchitis {told} for 14 days.", OVER)[1]
+    assert "status_lost:resolved" not in judged(f"Acute bronchitis xx{told}xx at age 60.", OVER)[1]

@@ -270,3 +270,47 @@ def test_beside_a_quotation_stands_what_other_facts_bear_and_nothing_else() -> N
         (Verdict.NOT_CHECKED, "words_beside_the_quotation")
     ]
     assert list(quotations("Weight 71 kg.", [Source(weight)])) == []
+
+
+def test_a_passage_without_a_heading_binds_nothing() -> None:
+    assert quoted_run("“Cold there.”", "Wet there. Cold there.") == "Cold there."
+    assert quoted_run("“Cold there.”", "Mother: wet there. Cold there.") == ""
+
+
+def test_two_letters_are_quoted_and_one_never() -> None:
+    for value, is_quoted in (("No", True), ("A", False), ("5", False), ("A 5", True), ("A.", False)):
+        marked = passage(value, section="")
+        found = quotations(f"01-May-2024: “{value}”", [Source(marked)])
+        assert ([reason for _, reason in found] == []) is is_quoted, value
+
+
+def test_nothing_but_the_heading_and_the_day_need_stand_beside_a_quotation() -> None:
+    stopped = passage("Aspirin.", section="Stopped")
+    assert list(quotations("Stopped 01-May-2024: “Aspirin.”", [Source(stopped)])) == []
+    assert list(quotations("01-May-2024: “Aspirin.”", [Source(stopped)])) == [
+        (Verdict.NOT_CHECKED, "section_of_the_note_missing")
+    ]
+    assert list(quotations("Stopped: “Aspirin.”", [Source(stopped)])) == [
+        (Verdict.UNSUPPORTED, "day_of_the_note_missing")
+    ]
+
+
+def test_a_sentence_that_stands_alone_may_follow_one_that_does_not() -> None:
+    written = "Outlook: Fine there. Nothing palpable there. She is well there."
+    assert may_stand(written, "She is well there.")
+    assert not may_stand(written, "Nothing palpable there.")
+
+
+def test_the_last_stop_of_a_sentence_may_go_unsaid() -> None:
+    for quoted in ("Supple there all day", "Supple there all day."):
+        assert quoted_run(f"“{quoted}”", "Supple there all day.") == "Supple there all day."
+    assert quoted_run("“Supple there all da”", "Supple there all day.") == ""
+
+
+def test_only_a_passage_of_a_note_is_narrowed_and_where_it_stands_last() -> None:
+    swab = replace(fact("Swab: Red there. Swollen there.", Kind.RESULT), value="Red there. Swollen there.")
+    assert narrowed(swab, "Swab: “Red there.”") is swab
+    twice = passage("Cold there. Wet there.", section="Cold there. Wet there.")
+    assert narrowed(twice, "“Wet there.”").text == (
+        "Progress note of 01-May-2024, Cold there. Wet there.: “Wet there.”"
+    )

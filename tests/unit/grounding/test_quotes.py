@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fixtures.facts import GOUT, context, fact
 from service.context.chosen import Label
 from service.grounding.check import Checker, Judge, judge
-from service.grounding.quotation import as_quoted, without_quotation
+from service.grounding.quotation import as_quoted, without_quotation, without_quotations
 from service.grounding.source import Source
 from service.grounding.summary import DraftClaim, Verdict
 from service.record.facts import Fact, Kind
@@ -162,3 +162,20 @@ def test_a_quotation_that_is_not_in_the_text_never_passes(value: str, text: str)
 def test_judging_a_quotation_never_raises(value: str, text: str) -> None:
     faults(text, passage(value))
     faults(passage(value).text, passage(value))
+
+
+@pytest.mark.parametrize("letter", [chr(code) for code in range(ord("A"), ord("Z") + 1)])
+def test_a_quotation_is_compared_letter_by_letter_without_case(letter: str) -> None:
+    written = f"{letter}erosis of skin"
+    assert without_quotation(f"“{written.casefold()}”", written) is not None
+    assert without_quotation("“erosis of skin”", written) is None
+    assert as_quoted(letter) == letter.casefold()
+
+
+def test_of_two_passages_the_longer_is_taken_out_first() -> None:
+    short, long = passage("Feels well"), passage("Feels well today")
+    for passages in ([short, long], [long, short]):
+        assert without_quotations("“Feels well today”, “feels well”", passages) == (",  ", [long, short])
+        assert without_quotations("“Feels well today”", passages) == (" ", [long])
+        assert without_quotations("“Feels well”", passages) == (" ", [short])
+        assert without_quotations("Nothing", passages) == ("Nothing", [])

@@ -142,3 +142,9 @@ def test_a_citation_is_corrected_to_no_fact_that_does_not_bear_the_sentence_out(
     text = "Sodium was 999 mmol/L on 25-Nov-2020."
     claim = Checker(context([GOUT, SODIUM, POTASSIUM])).check(DraftClaim("results", text, (Label("F1"),)))
     assert (claim.verdict, claim.corrected) == (Verdict.UNSUPPORTED, False)
+
+
+def test_of_a_trend_the_values_that_are_told_are_cited_and_no_others() -> None:
+    text = "Glucose was 100 mg/dL on 25-Nov-2020 and glucose 120 mg/dL on 26-Nov-2020."
+    claim = checked(text, (GLUCOSE, EVENING, NEXT_DAY))
+    assert (claim.verdict, claim.citations) == (Verdict.SUPPORTED, (GLUCOSE.id, NEXT_DAY.id))

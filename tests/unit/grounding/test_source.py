@@ -197,3 +197,33 @@ def test_a_day_is_borne_beside_words_of_the_fact_and_told_alike() -> None:
 
 def test_plain_words_are_no_content() -> None:
     assert content(["the", "gout", "was", "severe"]) == {"gout", "severe"}
+
+
+def test_every_word_of_the_line_may_stand_beside_its_value_and_its_day() -> None:
+    source = Source(A1C)
+    everything = " ".join(source.words)
+    assert bears(source, NumberToken("5.8", "%"), everything)
+    assert not bears(source, NumberToken("5.8", "%"), f"{everything} sodium")
+    series = Source(fact("Sodium: high on 01-May-2020", Kind.RESULT))
+    assert bears(series, DateToken(2020, 5, 1), " ".join(series.words))
+
+
+def test_both_ends_of_a_reference_range_are_no_values() -> None:
+    source = Source(A1C)
+    for end in ("4.0", "5.6"):
+        assert not bears(source, NumberToken(end, ""))
+        assert not bears(source, NumberToken(end, ""), "hemoglobin", "hemoglobin")
+        assert bears(source, NumberToken(end, ""), "reference", "hemoglobin reference")
+    assert bears(source, NumberToken("5.8", "%"), "", "reference")
+
+
+def test_what_has_no_quantity_has_the_units_of_its_line_alone() -> None:
+    assert Source(GOUT).units == NONE
+    assert Source(PRESSURE).units == {"mm[hg]"}
+    assert Source(replace(GOUT, text="Gout: 2 tophi")).units == {"tophi"}
+
+
+def test_a_pressure_may_hold_more_than_its_two_parts() -> None:
+    parts = (("systolic", "127 mm[Hg]"), ("diastolic", "80 mm[Hg]"), ("mean", "96 mm[Hg]"))
+    assert Source(replace(PRESSURE, details=parts)).is_pressure
+    assert not Source(replace(PRESSURE, details=parts[1:])).is_pressure

@@ -193,3 +193,9 @@ def test_a_denial_of_the_line_is_not_lost() -> None:
     assert "negation_lost" not in codes("Gout was refuted.", refuted)
     assert "negation_lost" in codes("Gout is active, refuted.", refuted)
     assert "negation_lost" not in codes("Lisinopril 10 mg is active.", LISINOPRIL)
+
+
+def test_what_is_planned_is_not_said_to_be_active() -> None:
+    order = fact("Colonoscopy: active", Kind.ORDER, status=Status.PLANNED, recorded_status="active")
+    assert "status_lost:planned" in codes("Colonoscopy is active.", order)
+    assert "status_lost:planned" not in codes("Colonoscopy is planned.", order)

@@ -242,3 +242,22 @@ def test_a_date_may_say_less_than_the_recorded_one_and_never_more(
     said: tuple[int, ...], recorded: tuple[int, ...], is_within: bool
 ) -> None:
     assert DateToken(*said).within(DateToken(*recorded)) is is_within
+
+
+def test_a_number_within_a_unit_is_none_and_those_after_it_are() -> None:
+    assert take_apart("4.1 10*6/uL, then 7 mg and 8 %", MG).numbers == (
+        NumberToken("4.1", "10*6/ul"), NumberToken("7", "mg"), NumberToken("8", "%"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("sign", [*"%[]{}/^.'*-µ7_"])
+def test_a_unit_is_one_word_with_its_signs(sign: str) -> None:
+    assert words_of(f"Given a{sign}b then")[:2] == ("given", f"a{sign}b".casefold())
+    assert words_of(f"Given a{sign}b then")[-1] == "then"
+
+
+@pytest.mark.parametrize("word", [*PLAIN, *"no not never none without denie denied negative nor".split()])
+def test_a_word_that_carries_nothing_or_denies_is_no_unit(word: str) -> None:
+    for told in (word, word.title()):
+        assert units_of(f"Seen 3 {told} then") == frozenset()
+        assert units_of(f"Seen 3 x{told} then") == {f"x{word}"}

@@ -14,6 +14,9 @@ from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
 import service.store.admission_tables
+import service.store.hook_calls
+import service.store.keys
+import service.store.ondemand
 import service.store.sessions  # noqa: F401 - their tables are part of the schema
 from service.errors import StoreError
 from service.store import database

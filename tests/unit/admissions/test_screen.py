@@ -1,0 +1,79 @@
+"""What the screen holds while it reads anew what people want."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from datetime import UTC
+from typing import Any, cast
+
+import pytest
+
+from connectors.admissions.places import Places
+from connectors.admissions.preferences import Preferences
+from fixtures.facts import NOW
+from service.admissions import screen as room
+from service.admissions.screen import FRESH_S, EligibilityScreen
+from service.ports import Admission
+from tests.unit.admissions.doubles import SERVER
+from tests.unit.api.in_memory import InMemoryStore
+from tests.unit.in_memory_admissions import InMemoryAdmissions
+
+NOBODY = Admission("a1", SERVER, "", "")
+"""A stay of which there is nothing to read."""
+
+
+class Watching(InMemoryAdmissions):
+    """An AdmissionStore that counts, whenever it is asked who is there, what is known of people so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: list[int] = []
+
+    def admissions(self, *arguments: Any, **more: Any) -> Sequence[Admission]:
+        gc.collect()
+        self.known.append(sum(isinstance(one, room._Known) for one in gc.get_objects()))
+        return super().admissions(*arguments, **more)
+
+
+class NoServer:
+    """A FhirClient that is asked nothing."""
+
+    base_url = SERVER
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Watching:
+    """Who is there, where nobody has a wish and no stay a place."""
+
+    async def nothing(*_: Any) -> Preferences:
+        return Preferences()
+
+    async def nowhere(*_: Any) -> Places:
+        return Places()
+
+    monkeypatch.setattr(room, "read_preferences", nothing)
+    monkeypatch.setattr(room, "read_places", nowhere)
+    return Watching()
+
+
+def screen_of(store: Watching, monotonic: Callable[[], float]) -> EligibilityScreen:
+    return EligibilityScreen(
+        client=cast("Any", NoServer()), store=store, documents=InMemoryStore(), clock=lambda: NOW, zone=UTC,
+        monotonic=monotonic,
+    )  # fmt: skip
+
+
+async def test_what_is_known_of_everybody_is_let_go_before_it_is_read_anew(store: Watching) -> None:
+    screen = screen_of(store, lambda: 0.0)
+    for _ in range(3):
+        await screen.renew()
+    assert store.known == [1, 1, 1]
+
+
+async def test_a_visit_that_finds_it_too_old_holds_none_of_it_while_it_is_read_anew(store: Watching) -> None:
+    seconds = iter((0.0, 0.0, FRESH_S, FRESH_S + 1, FRESH_S + 1))
+    screen = screen_of(store, lambda: next(seconds))
+    for _ in range(4):
+        assert await screen.before(NOBODY) == "ended"
+    assert store.known == [1, 1]
