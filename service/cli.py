@@ -362,6 +362,7 @@ def _serve(settings: Settings, host: str, port: int) -> None:
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", log_config=None, access_log=False,
         ssl_certfile=cert, ssl_keyfile=key,
+        timeout_graceful_shutdown=5,  # a stream of events ends with whoever follows it, and else never
     )  # fmt: skip
     server = _AnnouncingServer(config, announcement)
     with suppress(KeyboardInterrupt):  # uvicorn repeats the Ctrl-C that ended it

@@ -15,9 +15,15 @@ from service.engine.weights import DEMONSTRATION_MODEL, digest_of
 from service.entailment import NOT_MEASURED, OFF, Score, SecondPass
 from service.errors import EpicrisisError
 from service.filing.desk import Manner
+from service.identity.cds import Caller, count_keys
+from service.identity.launch import Site
 from service.rehearsal import check_write, dropped_by
 from service.settings import Settings
+from service.store.hook_calls import SqlHookCalls
 from service.wiring import build_engine, fhir_client, manner_of, model_folder, open_store, open_vault
+from service.wiring.cds import callers_of
+from service.wiring.installation import database_of
+from service.wiring.launches import ehrs_of, site_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,8 @@ async def examine(settings: Settings) -> list[Finding]:
         _snapshots(settings),
         server,
         *await _writing(settings, server),
+        *await _launches(settings),
+        *await _cds(settings),
         _prompts(settings),
         _packages(),
         model,
@@ -71,6 +79,61 @@ async def _fhir(settings: Settings) -> Finding:
     everything = "with $everything" if offers.everything else "without $everything: one search a type"
     transactions = "transactions" if offers.transaction else "no transactions: resumable single writes"
     return Finding("FHIR server", "ok", f"FHIR {offers.fhir_version}, {everything}, {transactions}")
+
+
+async def _launches(settings: Settings) -> list[Finding]:
+    """Say of each EHR that may launch us whether it tells where one signs in."""
+    try:
+        sites = [site_of(ehr) for ehr in ehrs_of(settings)]
+    except EpicrisisError as error:
+        return [Finding("EHR launches", "failed", error.message, error.advice)]
+    return [await _launch(site) for site in sites]
+
+
+async def _launch(site: Site) -> Finding:
+    name = f"EHR {site.ehr.name}"
+    try:
+        offer = await site.server.offer()
+    except ConnectorError as error:
+        return Finding(name, "failed", error.message, error.advice)
+    told = [
+        "scopes of SMART 2" if offer.has_v2 else "scopes of SMART 1",
+        "tokens are taken back" if offer.revocation else "tokens cannot be taken back",
+        f"framed by {len(site.ehr.frame_ancestors)} origins",
+    ]
+    return Finding(name, "ok", "; ".join(told))
+
+
+async def _cds(settings: Settings) -> list[Finding]:
+    """Say of each EHR that may call CDS Hooks whether its keys can be had, and what became of cards."""
+    try:
+        callers = [caller for ehr in ehrs_of(settings) for caller in callers_of(ehr)]
+    except EpicrisisError:  # told of the launches
+        return []
+    return [*[await _caller(caller) for caller in callers], *([_cards(settings)] if callers else [])]
+
+
+async def _caller(caller: Caller) -> Finding:
+    name = f"CDS caller {caller.ehr}"
+    try:
+        keys = await count_keys(caller)
+    except ConnectorError as error:
+        return Finding(name, "failed", error.message, error.advice)
+    if not keys:
+        return Finding(name, "failed", "no key for ES384 or RS384", "Check jku in EPICRISIS_EHRS.")
+    return Finding(name, "ok", f"{keys} keys")
+
+
+def _cards(settings: Settings) -> Finding:
+    def look() -> str:
+        kept = SqlHookCalls(*database_of(settings))
+        try:
+            told = ", ".join(f"{name}: {count}" for name, count in sorted(kept.outcomes().items()))
+            return told or "no feedback yet"
+        finally:
+            kept.close()
+
+    return _finding("CDS cards", look)
 
 
 async def _writing(settings: Settings, server: Finding) -> list[Finding]:

@@ -91,11 +91,10 @@ class Provisional:
 
     async def judge(self) -> None:
         """Judge what is heard, apart from the event loop, until cancelled."""
-        checker: Checker | None = None
+        checker = await asyncio.to_thread(Checker, self._context, self._record)
         while True:
             drafts = await self._drafts.get()
             try:
-                checker = checker or await asyncio.to_thread(Checker, self._context, self._record)
                 for claim in await asyncio.to_thread(self._supported, checker, drafts):
                     assert self._listen is not None
                     self._listen(claim)

@@ -172,6 +172,10 @@ class Settings(BaseSettings):
     """How long any session lasts, in seconds."""
     ehrs: Path | None = None
     """TOML file of the EHRs that may launch Epicrisis; empty: none."""
+    follow_s: float = Field(default=15.0, gt=0, le=600)
+    """How long a summary is written on that nobody follows any more, in seconds."""
+    told_hours: int = Field(default=24, ge=1)
+    """How long what was told of a summary while it was written is kept, in hours."""
     tls_cert: Path | None = None
     """PEM file of the certificate chain that the pages are served with."""
     tls_key: Path | None = None

@@ -48,6 +48,7 @@ from service.ports import (
     StoredRun,
     Vault,
 )
+from service.prefix import beginnings
 from service.provisional import Listen, Provisional, provisional
 from service.record.assemble import Policy, assemble_record, stop_reason
 from service.record.facts import Extracted, PatientRecord
@@ -170,6 +171,11 @@ class Summarizer:
     def engine(self) -> Engine:
         """The engine that this asks, with whatever stands before it."""
         return self._engine
+
+    @property
+    def server(self) -> str:
+        """Base URL of the server that is read, without a trailing slash."""
+        return self._ehr.base_url
 
     async def summarize(
         self,
@@ -376,6 +382,21 @@ class Summarizer:
         await asyncio.to_thread(self._store.save, run)
         return run
 
+    async def warm(self, ready: Ready) -> bool:
+        """Have the engine read what every task on this chart begins with, before anybody asks for one.
+
+        False for a chart that is told by digests: what it begins with is known once they are written.
+        Raises EngineError. Nothing is stored.
+        """
+        templates, info = ready.templates, ready.info
+        context = await self._choose(
+            ready.record, templates, info, ready.inputs, ready.watch, may_digest=False
+        )
+        if context.left_out and self._most_windows(info):
+            return False
+        await asyncio.gather(*map(self._engine.generate, beginnings(context, templates, info.profile)))
+        return True
+
     async def _choose(
         self,
         record: PatientRecord,
@@ -383,6 +404,8 @@ class Summarizer:
         info: EngineInfo,
         inputs: RunInputs,
         watch: Stopwatch,
+        *,
+        may_digest: bool = True,
     ) -> Context:
         """Choose what fits; where the engine may digest, have what does not fit told by digests."""
         loop = asyncio.get_running_loop()
@@ -400,7 +423,7 @@ class Summarizer:
             )
 
         context = await asyncio.to_thread(choose, budget)
-        most = self._most_windows(info)
+        most = self._most_windows(info) if may_digest else 0
         if not most or not context.left_out:
             return context
         with watch.stage("digest"):

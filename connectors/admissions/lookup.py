@@ -29,6 +29,8 @@ class Lookup:
     """The server has no such resource (404, 410)."""
     unread: dict[str, ConnectorError | None] = field(default_factory=dict, repr=False)
     """Not read, and why; None where there were too many to read them singly."""
+    singly: int = 0
+    """How many were asked for one by one."""
 
 
 async def read_many(client: FhirClient, resource_type: str, ids: Iterable[str], *, max_singly: int) -> Lookup:
@@ -38,6 +40,7 @@ async def read_many(client: FhirClient, resource_type: str, ids: Iterable[str], 
     chunks = [wanted[start : start + CHUNK] for start in range(0, len(wanted), CHUNK)]
     await asyncio.gather(*[_search(client, resource_type, chunk, lookup) for chunk in chunks if chunk[1:]])
     missing = [one for one in wanted if one not in lookup.found]
+    lookup.singly = len(missing[:max_singly])
     await asyncio.gather(*[_read(client, resource_type, one, lookup) for one in missing[:max_singly]])
     lookup.unread |= dict.fromkeys(missing[max_singly:])
     return lookup

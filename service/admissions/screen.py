@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, tzinfo
-from typing import Any
 
 from connectors.admissions.consents import PreferenceRules
 from connectors.admissions.encounter import IN_CARE
-from connectors.admissions.lookup import read_many
-from connectors.admissions.places import Places, read_places
+from connectors.admissions.lookup import CHUNK, read_many
+from connectors.admissions.places import Places, Resource, read_places
 from connectors.admissions.preferences import Preferences, read_preferences, read_preferences_of
 from connectors.admissions.sitelist import ListFile, SiteList, SiteListUnreadable
 from connectors.fhir.client import FhirClient
+from connectors.fhir.codec import decode, encode
 from service.eligibility import Candidate, EligibilityRules, Reason, decide
 from service.ports import Admission, AdmissionStore, Clock, DocumentStore, StopScope
 from service.summarize import Ready
@@ -26,7 +26,33 @@ STOPPED = "stopped"
 FRESH_S = 300.0
 """For how long what was read of people's wishes holds for the visits of one pass."""
 MOST_SINGLY = 500
+AT_ONCE = 10 * CHUNK
+"""Resources that are objects at a time; a few searches run beside each other."""
 _log = logging.getLogger(__name__)
+
+
+class _Shelf(Mapping[str, Resource]):
+    """Resources by reference, each kept as its JSON: as objects, those of ten thousand stays take 40 MB."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, bytes] = {}
+
+    def __getitem__(self, reference: str) -> Resource:
+        resource: Resource = decode(self._kept[reference])
+        return resource
+
+    def __contains__(self, reference: object) -> bool:
+        return reference in self._kept
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def put(self, reference: str, resource: Resource) -> None:
+        """Keep a resource in place of the one before."""
+        self._kept[reference] = encode(resource)
 
 
 @dataclass
@@ -34,8 +60,8 @@ class _Known:
     """What was read, and when."""
 
     at: float
-    patients: dict[str, dict[str, Any]] = field(default_factory=dict)
-    encounters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    patients: _Shelf = field(default_factory=_Shelf)
+    encounters: _Shelf = field(default_factory=_Shelf)
     preferences: Preferences = field(default_factory=Preferences)
     places: Places = field(default_factory=Places)
     unread: set[str] = field(default_factory=set)
@@ -91,7 +117,7 @@ class EligibilityScreen:
         return await self._renew()
 
     async def _renew(self) -> _Known:
-        self._known = None  # 40 MB for ten thousand stays: never twice at once, not in a caller's hand either
+        self._known = None  # never twice at once, not in a caller's hand either: ten thousand stays take room
         known = _Known(self.monotonic())
         known.preferences = await read_preferences(self.client, self.wishes)
         admissions = await asyncio.to_thread(self.store.admissions, self.client.base_url)
@@ -105,7 +131,8 @@ class EligibilityScreen:
         await self._read_kind(
             "Encounter", {one.encounter for one in admissions}, known.encounters, known.unread
         )
-        here = [known.encounters[one.encounter] for one in admissions if one.encounter in known.encounters]
+        stays = (one.encounter for one in admissions if one.encounter in known.encounters)
+        here = (known.encounters[stay] for stay in stays)
         known.places = await read_places(self.client, here, known.places)
         if known.preferences.unknown:
             patients = [known.patients[one.patient] for one in admissions if one.patient in known.patients]
@@ -113,13 +140,17 @@ class EligibilityScreen:
                 self.client, self.wishes, known.preferences, patients
             )
 
-    async def _read_kind(
-        self, kind: str, references: set[str], found: dict[str, dict[str, Any]], unread: set[str]
-    ) -> None:
-        ids = sorted(one.partition("/")[2] for one in references if one)
-        lookup = await read_many(self.client, kind, ids, max_singly=MOST_SINGLY)
-        found |= {f"{kind}/{one}": resource for one, resource in lookup.found.items()}
-        unread |= {f"{kind}/{one}" for one in lookup.unread}
+    async def _read_kind(self, kind: str, references: set[str], shelf: _Shelf, unread: set[str]) -> None:
+        ids, singly = sorted(one.partition("/")[2] for one in references if one), MOST_SINGLY
+        for start in range(0, len(ids), AT_ONCE):
+            lookup = await read_many(self.client, kind, ids[start : start + AT_ONCE], max_singly=singly)
+            singly -= lookup.singly
+            unread |= {f"{kind}/{one}" for one in lookup.unread}
+            for one, resource in lookup.found.items():
+                try:
+                    shelf.put(f"{kind}/{one}", resource)
+                except ValueError:  # no JSON could hold it: nobody can say what it says
+                    unread.add(f"{kind}/{one}")
 
     def _judge(self, known: _Known, admission: Admission) -> str:
         patient, encounter = known.patients.get(admission.patient), known.encounters.get(admission.encounter)

@@ -6,7 +6,7 @@ What was searched stands in every answer, found or not; where nothing answers, n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -128,24 +128,19 @@ def show_question(
     taps: Taps | None,
 ) -> ShownAnswer:
     """Return what a page shows of a question, however far its answer is."""
-    base = {
-        "id": question.id,
-        "question": question.text,
-        "visit": visit,
-        "asked_at": show_instant(question.asked_at),
-    }
+    base = ShownAnswer(question.id, question.text, visit, show_instant(question.asked_at))
     if question.state is QuestionState.ASKED:
-        return ShownAnswer(**base, stage=STAGES.get(question.stage, STAGES[""]))
+        return replace(base, stage=STAGES.get(question.stage, STAGES[""]))
     if question.state is QuestionState.CANCELLED:
-        return ShownAnswer(**base, cancelled=True)
+        return replace(base, cancelled=True)
     answer = question.answer
     run = run_of(question, answer) if answer is not None else None
     if answer is None or run is None:
-        return ShownAnswer(**base, error=f"{ERRORS.get(question.error, _FAILED)} {_CHART}")
+        return replace(base, error=f"{ERRORS.get(question.error, _FAILED)} {_CHART}")
     shown = build_page(run, now, marks)
     told, beside = ((*section.claims, *section.folded) for section in shown.sections)
-    return ShownAnswer(
-        **base,
+    return replace(
+        base,
         found=answer.found,
         advice=ADVICE if answer.advice else "",
         headline=headline_of(answer),
@@ -163,13 +158,15 @@ def headline_of(answer: Answer) -> str:
     if answer.found:
         told = words.count(len(answer.claims), "statement")
         return f"{told} from {searched} searched. Values match the source. Nobody has reviewed them."
-    return f"Not found in the {searched} searched."
+    return f"Not found in the {searched} searched{f': {_quoted(answer.nowhere)}' if answer.nowhere else ''}."
 
 
 def remarks_of(answer: Answer) -> list[str]:
     """Return what else must be said: what no item holds, what was not searched, and what is not shown."""
     searched = words.count(answer.searched, "item")
-    said = [f"Not found in the {searched} searched: {_quoted(answer.nowhere)}."] if answer.nowhere else []
+    said = []
+    if answer.found and answer.nowhere:
+        said.append(f"Not found in the {searched} searched: {_quoted(answer.nowhere)}.")
     said += [f"No item holds these words together as asked: {_quoted([one])}." for one in answer.elsewhere]
     said += [
         f"{one.title}: {one.state}{f' ({one.reason})' if one.reason else ''}." for one in answer.standings

@@ -6,7 +6,8 @@ Nothing here writes to a chart, and no page of a run is shown before its view is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path as FilePath
 from typing import Annotated, Final, Protocol
 
@@ -19,10 +20,13 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from service.api.access import AccessLog, LastResort
 from service.api.disputes import marks_of
 from service.api.export import export_run
+from service.api.feedback import RUN as RUN_FEEDBACK
+from service.api.feedback import Feedbacks, Taps
 from service.api.freshness import Ask, add_freshness
-from service.api.gate import Access, Gate, Launched, Refusals, visitor_of
+from service.api.gate import Access, Gate, Launched, Refusals, may, visitor_of
 from service.api.keys import Jwks, add_keys
 from service.api.pages import build_page, list_runs
+from service.api.problem import Problems
 from service.api.render import page, plain_page
 from service.api.security import HostAllowList, SecurityHeaders, check_bind
 from service.api.table import check_routes, read_table
@@ -79,6 +83,8 @@ def create_app(
     rooms: Sequence[Room] = (),
     launched: Launched | None = None,
     feedback: FeedbackStore | None = None,
+    feedbacks: Feedbacks | None = None,
+    closing: Sequence[Callable[[], Awaitable[None]]] = (),
 ) -> FastAPI:
     """Return the application. It answers under `allowed_hosts` alone; serve it with `access_log=False`.
 
@@ -88,16 +94,30 @@ def create_app(
     `jwks` are the public keys that documents are signed with; `ward` is what the ward's page needs.
     `rooms` are what this installation has besides, each with routes of its own.
     `launched` says who came by a launch from an EHR; without it nobody does.
-    `feedback` says which statements are disputed; without it none is.
+    `feedback` says which statements are disputed; without it none is. `feedbacks` takes what is said of them.
+    `closing` is called when the application ends, the last one first.
     """
-    app = FastAPI(title="Epicrisis", version=version, docs_url=None, redoc_url=None, openapi_url=None)
-    pages = Pages(store, audit, clock, version, has_ward=ward is not None, feedback=feedback)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for close in closing:
+                stack.push_async_callback(close)
+            yield
+
+    app = FastAPI(
+        title="Epicrisis", version=version, docs_url=None, redoc_url=None, openapi_url=None,
+        lifespan=lifespan,
+    )  # fmt: skip
+    pages = Pages(
+        store, audit, clock, version, has_ward=ward is not None, feedback=feedback, feedbacks=feedbacks
+    )
     pages.add_to(app)
     add_freshness(app, pages.view, ask)
     add_keys(app, jwks)
     if ward is not None:
         ward.add_to(app)
-    for room in rooms:
+    for room in (*rooms, *([feedbacks] if feedbacks is not None else [])):
         room.add_to(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     access.add_to(app)
@@ -114,6 +134,7 @@ def create_app(
     )
     app.add_middleware(HostAllowList, allowed=allowed_hosts)
     app.add_middleware(LastResort)
+    app.add_middleware(Problems)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)
     return app
@@ -131,9 +152,11 @@ class Pages:
         *,
         has_ward: bool = False,
         feedback: FeedbackStore | None = None,
+        feedbacks: Feedbacks | None = None,
     ) -> None:
         self._store = store
         self._feedback = feedback
+        self._feedbacks = feedbacks
         self._has_ward = has_ward
         self._audit = audit
         self._clock = clock
@@ -195,7 +218,14 @@ class Pages:
         """Show one summary beside its sources."""
         run = self.view(run_id, visitor_of(request))
         shown = build_page(run, self._clock(), marks_of(self._feedback, run))
-        return page("summary.html", page=shown, version=self._version)
+        return page("summary.html", page=shown, version=self._version, taps=self._taps(request, run))
+
+    def _taps(self, request: Request, run: StoredRun) -> Taps | None:
+        """Return what this visitor has said and may say of a run; None for who may not."""
+        if self._feedbacks is None or not may(request, "POST", RUN_FEEDBACK):
+            return None
+        action = RUN_FEEDBACK.format(run_id=run.run_id)
+        return self._feedbacks.taps(run.run_id, visitor_of(request).actor, action=action)
 
     def source(self, request: Request, run_id: str, n: Annotated[int, Path(ge=1, le=LAST_PAGE)]) -> Response:
         """Show one source as a page of its own."""
@@ -208,7 +238,8 @@ class Pages:
     def summary_as_json(self, request: Request, run_id: str) -> Response:
         """Return one summary as JSON."""
         run = self.view(run_id, visitor_of(request), Action.EXPORT)
-        return Response(export_run(run), media_type="application/json")
+        disputed = marks_of(self._feedback, run).disputed
+        return Response(export_run(run, disputed), media_type="application/json")
 
     def view(self, run_id: str, visitor: Visitor, action: Action = Action.VIEW) -> StoredRun:
         """Return a run whose viewing is on record. Raises 400, 404, StoreError or AuditFailedError."""

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
@@ -27,6 +27,7 @@ from service.api.feedback import Feedbacks
 from service.api.form import is_partial, read_form
 from service.api.gate import launch_of
 from service.api.pages import NO_MARKS, Marks
+from service.api.problem import problem
 from service.api.render import page
 from service.ask.asking import WHOLE_S, Asking, Opener
 from service.ask.question import QuestionError, read_question
@@ -114,7 +115,8 @@ class AskRoom:
         await asyncio.to_thread(self._questions.ask, question)
         self._start(question, launch, await asyncio.to_thread(self._former_text, question, launch))
         if is_partial(request):
-            return self._drawn(await asyncio.to_thread(self._shown, question, launch))
+            shown = await asyncio.to_thread(self._shown, question, launch)
+            return page("sidebar/_taken.html", answer=shown, asking=AskView(launch.visit))
         return RedirectResponse(f"{PATH}/{question.id}?visit={quote(launch.visit)}", status_code=303)
 
     async def show(self, request: Request, question_id: str) -> Response:
@@ -142,15 +144,15 @@ class AskRoom:
         try:
             wanted = msgspec.json.decode(await request.body(), type=_Wanted)
         except (msgspec.MsgspecError, ValueError):
-            return _problem(400, 'Send {"patient": "Patient/1", "question": "…"}.')
+            return problem(400, 'Send {"patient": "Patient/1", "question": "…"}.')
         if wanted.patient not in (launch.patient, launch.patient.removeprefix("Patient/")):
-            return _problem(403, "This launch is for another patient.")
+            return problem(403, "This launch is for another patient.")
         try:
             text = read_question(wanted.question)
         except QuestionError as error:
-            return _problem(422, f"{error.message} {error.advice}")
+            return problem(422, f"{error.message} {error.advice}")
         if self._is_busy(launch):
-            return _problem(429, BUSY)
+            return problem(429, BUSY)
         question = self._new(launch, text, wanted.run, wanted.former)
         await asyncio.to_thread(self._questions.ask, question)
         task = self._start(question, launch, await asyncio.to_thread(self._former_text, question, launch))
@@ -163,10 +165,10 @@ class AskRoom:
 
     def _exported(self, question: Question, launch: Launch) -> Response:
         if question.state is not QuestionState.ANSWERED or question.answer is None:
-            return _problem(
+            return problem(
                 503,
                 "The question could not be answered. The patient's chart is not affected.",
-                question.error,
+                code=question.error,
             )
         self._view(question, launch)
         marks = self._marks(question)
@@ -254,8 +256,12 @@ class AskRoom:
         return page("sidebar/_answered.html", answer=shown)
 
     def _not_taken(self, request: Request, launch: Launch, why: str, status: int) -> Response:
-        template = "sidebar/_refused.html" if is_partial(request) else "sidebar/answer.html"
-        return page(template, status, asking=AskView(launch.visit, refused=why))
+        asking = AskView(launch.visit, refused=why)
+        if not is_partial(request):
+            return page("sidebar/answer.html", status, asking=asking)
+        answer = page("sidebar/_refused.html", asking=asking)  # a script puts nothing in place of an error
+        answer.headers.update({"HX-Retarget": "#ask-refused", "HX-Reswap": "outerHTML"})
+        return answer
 
 
 class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
@@ -279,16 +285,3 @@ async def _unless_gone(request: Request, task: asyncio.Task[Question]) -> Questi
             task.cancel()
             raise HTTPException(499)
     return task.result()
-
-
-def _problem(status: int, detail: str, code: str = "") -> Response:
-    """Return an error as RFC 9457 has it. It repeats nothing of the request."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": "Not answered",
-        "status": status,
-        "detail": detail,
-    }
-    if code:
-        body["code"] = code
-    return Response(msgspec.json.encode(body), status, media_type="application/problem+json")

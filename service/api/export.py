@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
 
 from service.api.pages import is_showable, number_sources
-from service.grounding.summary import SummarySection
+from service.grounding.summary import Claim, SummarySection
 from service.ports import StoredRun
 from service.record.facts import Fact, FactId
 from service.writeback.labels import BANNER
 from service.writeback.moment import DRAFT_LIFE
 
 
-def export_run(run: StoredRun) -> bytes:
+def export_run(run: StoredRun, disputed: Collection[Claim] = ()) -> bytes:
     """Return one run as UTF-8 JSON: label first, then who, what was read, the statements, the sources."""
     summary = run.summary
     facts = {fact.id: fact for fact in summary.facts}
@@ -35,7 +36,7 @@ def export_run(run: StoredRun) -> bytes:
             "incomplete": summary.incomplete,
             "searched": summary.searched,
             "as_of": summary.as_of.recorded if summary.as_of else None,
-            "sections": [_export_section(section, numbers, facts) for section in summary.sections],
+            "sections": [_export_section(section, numbers, facts, disputed) for section in summary.sections],
             "sources": [export_fact(facts[fact_id], number) for fact_id, number in numbers.items()],
             "left_out": summary.left_out,
             "not_retrieved": summary.gaps,
@@ -50,7 +51,10 @@ def export_run(run: StoredRun) -> bytes:
 
 
 def _export_section(
-    section: SummarySection, numbers: dict[FactId, int], facts: dict[FactId, Fact]
+    section: SummarySection,
+    numbers: dict[FactId, int],
+    facts: dict[FactId, Fact],
+    disputed: Collection[Claim],
 ) -> dict[str, Any]:
     return {
         "key": section.key,
@@ -64,6 +68,7 @@ def _export_section(
                 "text": claim.text,
                 "origin": claim.origin,
                 "corrected": claim.corrected,
+                "disputed": claim in disputed,
                 "sources": [numbers[fact_id] for fact_id in dict.fromkeys(claim.citations)],
             }
             for claim in section.claims
@@ -73,6 +78,7 @@ def _export_section(
 
 
 def export_fact(fact: Fact, number: int) -> dict[str, Any]:
+    """Return one source as JSON has it."""
     return {
         "number": number,
         "id": fact.id,

@@ -141,7 +141,7 @@ class Feedbacks:
 
     def taps(self, about: str, actor: str, *, action: str = SIDEBAR, visit: str = "") -> Taps:
         """Return what a page shows one visitor of the feedback on a run or an answer. Raises StoreError."""
-        said = {(one.claim, one.section): one.mark.value for one in self._said_by(about, actor)}
+        said = {(str(one.claim), one.section): one.mark.value for one in self._said_by(about, actor)}
         return Taps(action, visit, about, said)
 
     async def tap(self, request: Request) -> Response:

@@ -222,6 +222,8 @@ class Gate:
             return await self._elsewhere(), receive
         try:
             visit, receive = await _visit_named(request, receive, rule.max_body)
+            if visit is None and rule.who:  # not of a launch's page, so perhaps of a sign-in's
+                return await self._turned_away(request, rule), receive
             if visit is None:
                 return await self._elsewhere(), receive
             found = await self._launched.find(read_launch(request), visit)
@@ -233,6 +235,8 @@ class Gate:
         except StoreError as error:
             _log.warning("Who asks cannot be checked (%s)", error.code)
             return unavailable(), receive
+        if found is None and rule.who and not visit:
+            return await self._turned_away(request, rule), receive
         if found is None:
             return self._launched.invite(), receive
         return await self._let_in(request, rule, *found), receive

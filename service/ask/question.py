@@ -80,11 +80,8 @@ class Sought:
 class _Vocabulary(NamedTuple):
     kinds: Mapping[str, frozenset[Kind]]
     topics: Mapping[str, frozenset[str]]
-    newest: re.Pattern[str]
-    oldest: re.Pattern[str]
-    current: re.Pattern[str]
-    flagged: re.Pattern[str]
-    admitted: re.Pattern[str]
+    flags: Mapping[str, re.Pattern[str]]
+    """By the names of Sought's flags."""
     frame: frozenset[str]
     advice: re.Pattern[str]
 
@@ -139,9 +136,9 @@ def _sought(question: str) -> Sought:
         if said(phrase).search(rest):
             topics[phrase] = of_names
             rest = said(phrase).sub(" ", rest)
-    flags = {name: bool(getattr(known, name).search(rest)) for name in _TIMES}
-    for name in flags:
-        rest = getattr(known, name).sub(" ", rest)
+    flags = {name: pattern.search(rest) is not None for name, pattern in known.flags.items()}
+    for pattern in known.flags.values():
+        rest = pattern.sub(" ", rest)
     return Sought(
         text=" ".join(asked.split()),
         groups=tuple(_groups(rest, known.frame)),
@@ -206,9 +203,9 @@ def vocabulary() -> _Vocabulary:
     kinds = {phrase: frozenset(map(Kind, one["kinds"])) for one in data["kind"] for phrase in one["say"]}
     topics = {phrase: frozenset(one["names"]) for one in data["topic"] for phrase in one["say"]}
     return _Vocabulary(
-        {phrase: kinds[phrase] for phrase in _longest(kinds)},
-        {phrase: topics[phrase] for phrase in _longest(topics)},
-        *(_any_of(data[name]) for name in _TIMES),
+        kinds={phrase: kinds[phrase] for phrase in _longest(kinds)},
+        topics={phrase: topics[phrase] for phrase in _longest(topics)},
+        flags={name: _any_of(data[name]) for name in _TIMES},
         frame=frozenset(data["frame"].split()),
         advice=re.compile("|".join(data["advice"]), re.IGNORECASE),
     )

@@ -92,12 +92,14 @@ class LocalEngine:
             self._tokenizer = open_tokenizer(self._folder, self._profile)
         return self._tokenizer.count(messages)
 
-    async def generate(self, prompt: Prompt, on_text: Callable[[str], None] | None = None) -> Completion:
+    async def generate(
+        self, prompt: Prompt, on_text: Callable[[str], None] | None = None, *, cache_salt: str | None = None
+    ) -> Completion:
         """Answer one prompt, again from its start where the server crashed meanwhile. Raises EngineError.
 
-        `on_text` as in `OpenAIEngine`: an empty piece says that the answer begins again.
+        `on_text` and `cache_salt` as in `OpenAIEngine`: an empty piece says that the answer begins again.
         """
-        return await self._client.generate(prompt, on_text)
+        return await self._client.generate(prompt, on_text, cache_salt=cache_salt)
 
     async def warm(self, prompt: Prompt) -> None:
         """Start the server, and have the prompt's prefix and grammar ready."""

@@ -110,6 +110,7 @@ class OpenAIEngine:
         self._first_token_s = first_token_s
         self._next_token_s = next_token_s
         self._with_priority = True
+        self._with_salt = True
         self._cache_salt = cache_salt
         self._tokenizer: FolderTokenizer | None = None
         self._agreeing = asyncio.Lock()
@@ -167,9 +168,15 @@ class OpenAIEngine:
             )
         return count
 
-    async def generate(self, prompt: Prompt, on_text: Callable[[str], None] | None = None) -> Completion:
-        """Answer one prompt; cancelling closes the stream, at which vLLM stops. Raises EngineError."""
+    async def generate(
+        self, prompt: Prompt, on_text: Callable[[str], None] | None = None, *, cache_salt: str | None = None
+    ) -> Completion:
+        """Answer one prompt; cancelling closes the stream, at which vLLM stops. Raises EngineError.
+
+        `cache_salt` stands in for the engine's own where several readers ask one engine.
+        """
         told = False
+        salt = self._cache_salt if cache_salt is None else cache_salt
 
         def tell(piece: str) -> None:
             nonlocal told
@@ -182,7 +189,7 @@ class OpenAIEngine:
             if told and on_text is not None:
                 told = False
                 on_text("")
-            return await self._complete(prompt, tell)
+            return await self._complete(prompt, tell, salt)
 
         return await self._persist(attempt)
 
@@ -199,19 +206,19 @@ class OpenAIEngine:
             await self._client.aclose()
         self._client = None
 
-    async def _complete(self, prompt: Prompt, tell: Callable[[str], None]) -> Completion:
+    async def _complete(self, prompt: Prompt, tell: Callable[[str], None], salt: str) -> Completion:
         """Ask once. Raises BrokenAnswerError where asking again may help."""
         while True:
             body = chat_body(
                 prompt, self._model, fold_system=self._profile.system_in_user_turn,
-                with_priority=self._with_priority, cache_salt=self._cache_salt,
+                with_priority=self._with_priority, cache_salt=salt if self._with_salt else "",
             )  # fmt: skip
             try:
                 return await self._stream(body, tell)
             except PriorityError:
                 self._with_priority = False
             except SaltError:
-                self._cache_salt = ""
+                self._with_salt = False
                 _log.warning("The engine knows no cache_salt: whoever else asks it shares its prefix cache.")
 
     async def _stream(self, body: dict[str, Any], tell: Callable[[str], None]) -> Completion:

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -25,7 +26,7 @@ from service.engine.copying import answer_by_copying
 from service.engine.prompt import Message, Prompt, Sampling
 from service.engine.scripted import MODEL, PIECE, SCRIPTED_PROFILE, TOKEN, TOKENS_PER_TURN
 from service.engine.seats import Pace, Seats
-from service.hardening import keep_memory_private
+from service.hardening import PlainTraces, keep_memory_private, keep_short, silence_crashes
 
 HOST = "127.0.0.1"
 LONGEST_BODY_BYTES = 64 * 1024 * 1024
@@ -338,6 +339,11 @@ async def serve(server: ScriptedServer) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and serve."""
     keep_memory_private()
+    silence_crashes()
+    told = logging.StreamHandler()  # asyncio tells what failed in a request with a traceback, prompt and all
+    told.setFormatter(PlainTraces())
+    logging.basicConfig(handlers=[told])
+    logging.getLogger("asyncio").addFilter(keep_short)
     parser = argparse.ArgumentParser(prog="python -m service.engine.scripted_server", description=__doc__)
     parser.add_argument(
         "--port", type=int, required=True, help="loopback port; 0 takes a free one and says it"

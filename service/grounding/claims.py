@@ -17,7 +17,8 @@ from service.grounding.summary import Verdict
 from service.record.facts import Fact, PatientRecord
 
 WORDS = {Verdict.SUPPORTED: "supported", Verdict.CONTRADICTED: "contradicted"}
-"""What is said of a claim; every other verdict is `unsupported`."""
+"""What is said of a claim; of every other verdict it is REFUSED."""
+REFUSED = "unsupported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,12 @@ def judge_claims(record: PatientRecord, claims: Iterable[CitedClaim]) -> Iterato
 
 def _judged(claim: CitedClaim, behind: Sequence[Sequence[Fact]], judge: Judge) -> Judgement:
     if not any(character.isalnum() for character in claim.text):
-        return _said(Verdict.UNSUPPORTED, ("not_a_claim",))
+        return Judgement(REFUSED, (reason_of("not_a_claim"),))
     if not all(behind):
-        return _said(Verdict.UNSUPPORTED, ("cites_unknown",))
+        return Judgement(REFUSED, (reason_of("cites_unknown"),))
     cited = dict.fromkeys(fact for group in behind for fact in _meant(group, claim.text, judge))
-    return _said(*judge.verdict(claim.text, list(cited)))
+    verdict, reasons = judge.verdict(claim.text, list(cited))
+    return Judgement(WORDS.get(verdict, REFUSED), tuple(map(reason_of, reasons)))
 
 
 def _meant(group: Sequence[Fact], text: str, judge: Judge) -> Sequence[Fact]:
@@ -68,10 +70,6 @@ def _meant(group: Sequence[Fact], text: str, judge: Judge) -> Sequence[Fact]:
     sentences = meant_passages([fact for fact in group if fact.span is not None], text)
     rest = [fact for fact in group if fact.span is None]
     return sentences or judge.meant(rest or group, text)
-
-
-def _said(verdict: Verdict, reasons: Sequence[str]) -> Judgement:
-    return Judgement(WORDS.get(verdict, "unsupported"), tuple(map(reason_of, reasons)))
 
 
 def _plain(cite: str) -> str:

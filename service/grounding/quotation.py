@@ -27,7 +27,7 @@ _MARK = f"[{re.escape(''.join(sorted(_QUOTATION_MARKS)))}]"
 _BULLET = re.compile(r"^\s*(?:(?:[-*•·◦▪‣●○■□–—→#]+|\d{1,2}[.)]|\(?[A-Za-z]\))\s+)+")
 _KEY = re.compile(r"([^\W\d_][^:.?!;\n]{0,47}):\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z(“\"'])")
-_CLOSING = ".,;: "
+_CLOSING = re.compile(r"[.,;: ]+\Z")
 _SYSTEMS = frozenset(
     "abdomen auscultation back exam examination physical breast cardiac cardiovascular chest "
     "constitutional cv ear endocrine ent extremitie extremity eye gastrointestinal general "
@@ -65,6 +65,11 @@ def as_quoted(text: str) -> str:
     return " ".join("".join(c for c in text if c not in _QUOTATION_MARKS).casefold().split())
 
 
+def _without_stop(value: str) -> str:
+    """Return a sentence as it is compared: the stop at its end may go unsaid."""
+    return _CLOSING.sub("", as_quoted(value))
+
+
 def without_quotation(text: str, value: str) -> str | None:
     """Return a text without its quotations of a sentence; None where it does not quote the sentence whole.
 
@@ -72,7 +77,7 @@ def without_quotation(text: str, value: str) -> str | None:
     """
     if sum(character.isalnum() for character in value) < 2:
         return None
-    folded, whole = as_quoted(text), as_quoted(value).rstrip(_CLOSING)
+    folded, whole = as_quoted(text), _without_stop(value)
     words = whole.split()
     told = r"\s".join(map(re.escape, words))
     if len(words) == 1 and not re.search(f"{_MARK}{told}[.,;]?{_MARK}", text.casefold()):
@@ -96,7 +101,7 @@ def quoted_run(text: str, value: str) -> str:
     """Return the longest run of whole sentences of a passage that a text quotes; empty where none."""
     folded = as_quoted(text)
     for run in _runs(value):
-        if as_quoted(run).rstrip(_CLOSING) in folded and without_quotation(text, run) is not None:
+        if _without_stop(run) in folded and without_quotation(text, run) is not None:
             return run
     return ""
 
@@ -208,7 +213,7 @@ def meant_passages(passages: Sequence[Fact], text: str) -> list[Fact]:
     """
     runs = {fact.id: quoted_run(text, fact.value) for fact in passages}
     found = [fact for fact in passages if runs[fact.id]]
-    told = {fact.id: as_quoted(runs[fact.id]).rstrip(_CLOSING) for fact in found}
+    told = {fact.id: _without_stop(runs[fact.id]) for fact in found}
     longest = {
         run for run in told.values() if not any(run != other and run in other for other in told.values())
     }

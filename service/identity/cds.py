@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from connectors.http import Session
 from connectors.limits import MIB, Limits
 from connectors.origin import origin_of, refuse_plain_http
 from service.errors import SettingsError
-from service.identity.keys import KeyRing
+from service.identity.keys import KeyRing, read_keys
 from service.identity.refusal import Reason, Refused
 from service.identity.tokens import SKEW_S, audiences, read_claims, read_header, seconds
 from service.identity.visitor import split_fhir_user
@@ -66,13 +66,17 @@ class Caller:
 
 @dataclass
 class Callers:
-    """Checks tokens of calls. Keys of one address are fetched once for all who share it."""
+    """Checks tokens of calls. Keys of one address are fetched once for all who share it.
+
+    `turn` is whose turn it is to write: SQLite lets one write, and makes those wait longest who came first.
+    """
 
     known: Sequence[Caller]
     store: HookStore
     clock: Clock
     monotonic: Callable[[], float]
     transport: httpx.AsyncBaseTransport | None = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self._rings: dict[str, KeyRing] = {}
@@ -96,9 +100,10 @@ class Callers:
             raise Refused(Reason.AUDIENCE)
         now = self.clock()
         until = _until(claims, now.timestamp())
-        used = f"{caller.iss}\0{_id_of(claims)}"
-        if not await asyncio.to_thread(self.store.use, used, now, datetime.fromtimestamp(until, UTC)):
-            raise Refused(Reason.REPLAYED)
+        used, end = f"{caller.iss}\0{_id_of(claims)}", datetime.fromtimestamp(until, UTC)
+        async with self.turn:
+            if not await asyncio.to_thread(self.store.use, used, now, end):
+                raise Refused(Reason.REPLAYED)
         return caller
 
     def _candidates(self, issuer: str, jku: Any) -> Sequence[Caller]:
@@ -118,6 +123,11 @@ def staff_of(user_id: str) -> str:
     base, reference = split_fhir_user(user_id)
     is_staff = not base and reference.startswith(("Practitioner/", "PractitionerRole/"))
     return reference if is_staff else ""
+
+
+async def count_keys(caller: Caller) -> int:
+    """Return how many keys of an EHR could check a call of it now. Raises ConnectorError."""
+    return sum(key.kind in ("RSA", "P-384") for key in read_keys(await _fetcher(caller, None)()))
 
 
 def _signed_by(header: Mapping[str, Any]) -> tuple[str, str]:

@@ -35,6 +35,8 @@ from service.ports.launches import Attempt, Launch, LaunchStore, Tokens
 
 ATTEMPT_LASTS: Final = timedelta(minutes=10)
 """How long somebody may take to sign in at the EHR."""
+NOTED_AFTER: Final = timedelta(minutes=1)
+"""A use is written down once in this time: a page has many parts, each a request."""
 _OPAQUE = re.compile(r"[\x20-\x7e]{1,4096}")
 _VISIT = re.compile(r"[A-Za-z0-9_-]{22}")
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -244,22 +246,29 @@ class Launches:
         )
 
     def _found(self, browser: str, visit: str) -> Launch | None:
+        now = self.clock()
         for one in (visit,) if visit else self.store.visits_of(browser):
-            launch = self._standing(one)
-            if launch is None:
+            seen = self.store.look_at(
+                one, browser, began_after=now - self.longest, used_after=now - self.idle
+            )
+            if seen is None or not self._is_configured(seen.launch):
                 continue
-            if visit and not self.store.is_of(visit, browser):
+            if not seen.is_mine:
                 raise Refused(Reason.BROWSER)
-            self.store.use_launch(one, self.clock())
-            return launch
+            if now - seen.used_at >= NOTED_AFTER:
+                self.store.use_launch(one, now)
+            return seen.launch
         return None
 
     def _standing(self, visit: str) -> Launch | None:
         """Return a launch that is not over, of an EHR that is still configured."""
         now = self.clock()
         launch = self.store.get_launch(visit, began_after=now - self.longest, used_after=now - self.idle)
-        site = self.named(launch.ehr) if launch is not None else None
-        return launch if site is not None and launch is not None and launch.server == site.ehr.iss else None
+        return launch if launch is not None and self._is_configured(launch) else None
+
+    def _is_configured(self, launch: Launch) -> bool:
+        site = self.named(launch.ehr)
+        return site is not None and launch.server == site.ehr.iss
 
     async def _all_of(self, browser: str) -> list[Launch]:
         if not _SECRET.fullmatch(browser):

@@ -68,6 +68,16 @@ class Attempt:
     began_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A launch as one browser sees it."""
+
+    launch: Launch
+    is_mine: bool
+    """Whether it is this browser's."""
+    used_at: datetime
+
+
 class LaunchStore(Protocol):
     """Launches by visit and by browser. Every method raises StoreError.
 
@@ -91,8 +101,10 @@ class LaunchStore(Protocol):
         """Return a launch that is not over by its age or by disuse, whoever's it is; or None."""
         ...
 
-    def is_of(self, visit: str, browser: str) -> bool:
-        """Tell whether a launch is this browser's."""
+    def look_at(
+        self, visit: str, browser: str, *, began_after: datetime, used_after: datetime
+    ) -> Seen | None:
+        """Return the same, as a browser sees it: each request asks for this."""
         ...
 
     def visits_of(self, browser: str) -> tuple[str, ...]:
@@ -100,7 +112,7 @@ class LaunchStore(Protocol):
         ...
 
     def use_launch(self, visit: str, at: datetime) -> None:
-        """Note that it is in use, once a minute is enough; where it has ended, nothing happens."""
+        """Note that it is in use; where it has ended, nothing happens."""
         ...
 
     def renew_launch(self, visit: str, tokens: Tokens, scope: str, access_profile: str) -> bool:

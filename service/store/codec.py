@@ -24,9 +24,9 @@ def encode_run(run: StoredRun) -> str:
     Instants are written in UTC: local mean times of the nineteenth century have offsets with seconds, which
     ISO 8601 cannot say.
     """
-    plain = msgspec.to_builtins(_open_values(run, _mark), builtin_types=(datetime,))
+    plain = msgspec.to_builtins(_open_values(run, mark), builtin_types=(datetime,))
     try:
-        text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_in_utc)
+        text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=in_utc)
         text.encode()
     except (ValueError, TypeError):
         raise StoreError("The summary holds something that cannot be stored as text.") from None
@@ -36,14 +36,15 @@ def encode_run(run: StoredRun) -> str:
 def decode_run(text: str) -> StoredRun:
     """Return the run of a JSON text. Raises StoreError where this version cannot read it."""
     try:
-        return _open_values(_DECODER.decode(text), _unmark)
+        return _open_values(_DECODER.decode(text), unmark)
     except msgspec.MsgspecError:
         raise StoreError(
             "A stored run cannot be read.", "It was written by another version of Epicrisis, or is damaged."
         ) from None
 
 
-def _in_utc(value: datetime) -> str:
+def in_utc(value: datetime) -> str:
+    """Write an instant in UTC."""
     return value.astimezone(UTC).isoformat()
 
 
@@ -53,31 +54,32 @@ def _open_values(run: StoredRun, change: Callable[[Any], Any]) -> StoredRun:
     return replace(run, prompts=prompts, inputs=replace(run.inputs, sampling=change(run.inputs.sampling)))
 
 
-def _mark(value: Any) -> Any:
-    """JSON knows no tuple and no decimal: name them, so that they come back as what they were."""
+def mark(value: Any) -> Any:
+    """Return a value as JSON can hold it: no tuple and no decimal, each named, so that it comes back."""
     match value:
         case tuple():
-            return {_TUPLE: [_mark(item) for item in value]}
+            return {_TUPLE: [mark(item) for item in value]}
         case Decimal():
             return {_DECIMAL: str(value)}
         case list():
-            return [_mark(item) for item in value]
+            return [mark(item) for item in value]
         case Mapping():
-            marked = {key: _mark(item) for key, item in value.items()}
+            marked = {key: mark(item) for key, item in value.items()}
             return {_OBJECT: marked} if any(key.startswith("$") for key in marked) else marked
     return value
 
 
-def _unmark(value: Any) -> Any:
+def unmark(value: Any) -> Any:
+    """Return a value as it was before `mark`."""
     match value:
         case {"$tuple": list(items), **rest} if not rest:
-            return tuple(_unmark(item) for item in items)
+            return tuple(unmark(item) for item in items)
         case {"$decimal": str(number), **rest} if not rest:
             return Decimal(number)
         case {"$object": dict(items), **rest} if not rest:
-            return {key: _unmark(item) for key, item in items.items()}
+            return {key: unmark(item) for key, item in items.items()}
         case list():
-            return [_unmark(item) for item in value]
+            return [unmark(item) for item in value]
         case dict():
-            return {key: _unmark(item) for key, item in value.items()}
+            return {key: unmark(item) for key, item in value.items()}
     return value

@@ -13,7 +13,7 @@ from sqlmodel import Field, SQLModel, col, or_
 
 from service.errors import StoreError
 from service.ports.held import Closes
-from service.ports.launches import Attempt, Launch, Tokens
+from service.ports.launches import Attempt, Launch, Seen, Tokens
 from service.store.cipher import Cipher
 from service.store.columns import Encrypted, UtcInstant
 from service.store.database import Database
@@ -21,6 +21,8 @@ from service.store.database import Database
 T = TypeVar("T")
 ATTEMPT_LASTS: Final = timedelta(minutes=10)
 """How long somebody may take to sign in at the EHR."""
+MOST_ATTEMPTS: Final = 20_000
+"""Of more the oldest are forgotten: whoever has no account could otherwise fill the database."""
 LOCKS: Final = 64
 
 
@@ -106,12 +108,16 @@ class SqlLaunches:
             hashed, self._of_browser(browser), attempt.ehr, attempt.nonce, attempt.verifier,
             attempt.redirect_uri, attempt.scope, attempt.began_at,
         )  # fmt: skip
-        old = col(LaunchAttemptTable.began_at) < attempt.began_at - ATTEMPT_LASTS
+        began = col(LaunchAttemptTable.began_at)
+        old = began < attempt.began_at - ATTEMPT_LASTS
         with self.database.writing(alone=False) as db:
             db.connection().execute(delete(LaunchAttemptTable).where(old))
             db.add(
                 LaunchAttemptTable(state_hash=hashed, began_at=attempt.began_at, content=_written(content))
             )
+            db.flush()
+            newest = select(began).order_by(began.desc()).offset(MOST_ATTEMPTS).limit(1).scalar_subquery()
+            db.connection().execute(delete(LaunchAttemptTable).where(began <= newest))
 
     def take_attempt(self, state: str, browser: str) -> Attempt | None:
         """Return an attempt of this browser, once. Raises StoreError.
@@ -155,15 +161,22 @@ class SqlLaunches:
 
     def get_launch(self, visit: str, *, began_after: datetime, used_after: datetime) -> Launch | None:
         """Return a launch that is not over, or None. Raises StoreError, for one that others changed too."""
+        seen = self.look_at(visit, "", began_after=began_after, used_after=used_after)
+        return seen.launch if seen is not None else None
+
+    def look_at(
+        self, visit: str, browser: str, *, began_after: datetime, used_after: datetime
+    ) -> Seen | None:
+        """Return the same, as a browser sees it. Raises StoreError."""
         with self.database.reading() as db:
             row = db.get(LaunchTable, visit)
             if row is None or row.began_at <= began_after or row.used_at <= used_after or not row.content:
                 return None
-            browser_hash, content, sealed = row.browser_hash, row.content, row.tokens
+            browser_hash, content, sealed, used_at = row.browser_hash, row.content, row.tokens, row.used_at
         said, tokens = _read(content, _Content), _read(sealed, _Tokens)
         if (said.visit, said.browser_hash, tokens.visit) != (visit, browser_hash, visit):
             raise StoreError("A launch in the store was changed.")
-        return Launch(
+        launch = Launch(
             visit=visit,
             ehr=said.ehr,
             server=said.server,
@@ -178,12 +191,7 @@ class SqlLaunches:
             messaging=said.messaging,
             tokens=Tokens(tokens.access, tokens.refresh, tokens.expires_at, tokens.renew_at),
         )
-
-    def is_of(self, visit: str, browser: str) -> bool:
-        """Tell whether a launch is this browser's. Raises StoreError."""
-        mine = col(LaunchTable.visit) == visit, col(LaunchTable.browser_hash) == self._of_browser(browser)
-        with self.database.reading() as db:
-            return db.execute(select(col(LaunchTable.visit)).where(*mine)).first() is not None
+        return Seen(launch, browser_hash == self._of_browser(browser), used_at)
 
     def visits_of(self, browser: str) -> tuple[str, ...]:
         """Return the launches of a browser, the newest first. Raises StoreError."""
@@ -194,9 +202,9 @@ class SqlLaunches:
 
     def use_launch(self, visit: str, at: datetime) -> None:
         """Note that it is in use. Raises StoreError."""
-        here = col(LaunchTable.visit) == visit, col(LaunchTable.used_at) < at - timedelta(minutes=1)
+        here = col(LaunchTable.visit) == visit
         with self.database.writing(alone=False) as db:
-            db.connection().execute(update(LaunchTable).where(*here).values(used_at=at))
+            db.connection().execute(update(LaunchTable).where(here).values(used_at=at))
 
     def renew_launch(self, visit: str, tokens: Tokens, scope: str, access_profile: str) -> bool:
         """Keep new tokens; False where the launch has ended. Raises StoreError."""

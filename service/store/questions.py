@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 from service.errors import ShreddedError, StoreError
 from service.ports.questions import Question, QuestionId, QuestionState
 from service.store.cipher import Cipher
+from service.store.codec import in_utc, mark, unmark
 from service.store.columns import Encrypted, UtcInstant
 from service.store.database import Database
 
@@ -141,7 +142,7 @@ def _whole(row: QuestionTable) -> Question:
     if not row.content:
         raise ShreddedError
     try:
-        question = _DECODER.decode(row.content)
+        question = _with_values(_DECODER.decode(row.content), unmark)
     except (msgspec.MsgspecError, ValueError):
         raise StoreError(
             "A stored question cannot be read.", "It was written by another version, or is damaged."
@@ -156,14 +157,19 @@ def _written(question: Question) -> str:
 
     Instants are written in UTC: old local mean times have offsets with seconds, which ISO 8601 cannot say.
     """
-    plain = msgspec.to_builtins(question, builtin_types=(datetime,))
+    plain = msgspec.to_builtins(_with_values(question, mark), builtin_types=(datetime,))
     try:
-        text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_in_utc)
+        text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=in_utc)
         text.encode()
     except (ValueError, TypeError):
         raise StoreError("The answer holds something that cannot be stored as text.") from None
     return text
 
 
-def _in_utc(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat()
+def _with_values(question: Question, change: Callable[[Any], Any]) -> Question:
+    """Apply a change to the values that have no type of their own: sampling and answer schemas."""
+    prompts = tuple(replace(prompt, schema=change(prompt.schema)) for prompt in question.prompts)
+    inputs = question.inputs
+    if inputs is not None:
+        inputs = replace(inputs, sampling=change(inputs.sampling))
+    return replace(question, prompts=prompts, inputs=inputs)

@@ -57,6 +57,12 @@ def fhir_client(settings: Settings, fhir_url: str | None = None) -> FhirClient:
     )
 
 
+def reader_of(settings: Settings) -> tuple[str, str]:
+    """Return the configured server's base URL, and as whom we read there. Raises SettingsError."""
+    client = fhir_client(settings)
+    return client.base_url, client.session.auth.profile
+
+
 def _is_ours(settings: Settings, url: str) -> bool:
     """Tell whether a server is the configured one; where none is configured, whichever is named is."""
     return not settings.fhir_url or origin_of(url) == origin_of(settings.fhir_url)

@@ -17,6 +17,7 @@ from service.api.app import Room, create_app
 from service.api.door import Book, LocalDoor, OidcDoor
 from service.api.gate import Access, Refusals
 from service.api.hooks import Hooks
+from service.api.summaries import Reading, Summaries
 from service.api.ward import Timed
 from service.api.ward import Ward as ApiWard
 from service.errors import SettingsError
@@ -33,8 +34,9 @@ from service.settings import Settings
 from service.staleness import Lookout, Staleness
 from service.store.sessions import SqlSessions
 from service.store.sweeps import SqlAdmissions
+from service.wiring.asking import open_said
 from service.wiring.cds import open_cds
-from service.wiring.ehr import fhir_client
+from service.wiring.ehr import fhir_client, reader_of
 from service.wiring.installation import (
     database_of,
     open_store,
@@ -45,7 +47,9 @@ from service.wiring.installation import (
     utc_now,
 )
 from service.wiring.launches import open_launches
+from service.wiring.ondemand import Serving
 from service.wiring.rounds import hook, schedules
+from service.wiring.sidebar import open_sidebar
 
 
 def build_app(
@@ -81,6 +85,14 @@ def build_app(
     cds = open_cds(settings, store, admissions, audit, _server(settings))
     if cds is not None:
         rooms.append(cds)
+    serving = Serving(settings, store, audit, vault)
+    if settings.fhir_url:
+        rooms.append(_summaries(settings, serving, audit))
+    said = open_said(settings, store, audit, serving, launching)
+    if said.room is not None:
+        rooms.append(said.room)
+    if launching is not None:
+        rooms.append(open_sidebar(settings, store, audit, serving, launching, said, ask))
     return create_app(
         store=store,
         audit=audit,
@@ -96,7 +108,16 @@ def build_app(
         ),
         rooms=rooms,
         launched=launching.door if launching is not None else None,
+        closing=(serving.aclose, *said.closing),
+        feedback=said.feedback,
+        feedbacks=said.feedbacks,
     )  # fmt: skip
+
+
+def _summaries(settings: Settings, serving: Serving, audit: AuditLog) -> Summaries:
+    """Return the API by which programs ask for summaries, read with our own connection."""
+    reading = Reading(*reader_of(settings), serving.system_opener, serving.kinds)
+    return Summaries(serving.on_demand, serving.generations, audit, utc_now, reading, software_version())
 
 
 def _access(

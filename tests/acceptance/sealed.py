@@ -1,7 +1,8 @@
 """A day of one installation in a machine without a way out, with every kind of process crashed.
 
-    unshare -n python -m tests.acceptance.sealed FOLDER
+    unshare -n python -m tests.acceptance.sealed FOLDER [engine]
 
+With `engine` it is a shorter day with the real engine, which crashes in the middle of an answer.
 FOLDER holds afterwards: `report.json` (how each command ended), `said/` (what every process printed),
 `home/` (the installation), `tmp/` and `at/` (where they ran), and `asked` (every address beyond loopback that
 a process of ours tried to look up or to reach). The FHIR server's own data lie in `ehr/`.
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from typing import Any
 import httpx
 
 from fixtures.charts import canary_bundle
+from fixtures.engines import demonstration_model
 from fixtures.servers import SekmetServer, free_port
 from tests.acceptance.house import House
 from tests.acceptance.soak.stage import Process
@@ -35,6 +38,7 @@ from tests.conftest import CANARY, ROOT
 
 SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
 PATIENCE_S = 120.0
+ENGINE_PATIENCE_S = 900.0
 WATCH = """
 import sys
 
@@ -112,6 +116,10 @@ for entry in ("abort", "fail"):
 """
 
 
+STARTED = b"Application startup complete"
+ENGINE_CRASHES = (("EngineCore", signal.SIGSEGV), ("api_server", signal.SIGABRT))
+
+
 def abort(content: bytes, media_type: str, declared: str) -> str:
     """Crash as a parser may."""
     os.abort()
@@ -143,6 +151,7 @@ class Day:
     house: House
     engine_port: int = field(default_factory=free_port)
     report: dict[str, Any] = field(default_factory=dict)
+    patience_s: float = PATIENCE_S
 
     def __post_init__(self) -> None:
         for name in ("said", "tmp", "at", "watch"):
@@ -169,7 +178,7 @@ class Day:
         with (self.folder / "said" / name).open("wb") as said:
             ended = subprocess.run(
                 [sys.executable, *command], check=False, env=self.environment, cwd=self.folder / "at",
-                stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, timeout=PATIENCE_S,
+                stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, timeout=self.patience_s,
             )  # fmt: skip
         self.report[name] = ended.returncode
 
@@ -195,7 +204,7 @@ class Day:
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for what other processes do."""
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + self.patience_s
         while not condition():
             if time.monotonic() > until:
                 raise TimeoutError(what)
@@ -256,6 +265,8 @@ def break_down(day: Day) -> None:
     engine = day.process("broken engine", *arguments, ready="scripted engine")
     day.epicrisis("unanswered", "summarize", house.patient(1), "--attempt", "2")
     day.crash(engine, signal.SIGSEGV)
+    serving = ("-m", "service.engine.scripted_server", "--port", str(day.engine_port))
+    engine = day.process("engine again", *serving, ready="scripted engine")
     pages = day.process(
         "broken serve", "-c", BROKEN_PAGES, "serve", "--port", str(port), ready="The pages are"
     )
@@ -268,11 +279,49 @@ def break_down(day: Day) -> None:
     said = day.folder / "said" / "broken worker"
     day.until(lambda: FAULT in said.read_text(), "the worker meets the fault")
     day.crash(worker, signal.SIGSEGV)
-    order.kill()  # it would wait for the worker's next try
+    order.kill()  # it would wait for the next try
+    engine.kill()
     day.run("fault in a command", "-c", FAULT_IN_A_COMMAND, str(day.folder / "chart.json"))
 
 
-def main(folder: Path) -> None:
+def live_with_the_engine(day: Day) -> None:
+    """Have the real engine write one summary; in the middle of the next one its processes crash in turn."""
+    house = day.house
+    del day.environment["EPICRISIS_ENGINE_URL"]
+    day.environment |= {"EPICRISIS_MODEL": str(demonstration_model()), "HOME": str(day.folder / "tmp")}
+    day.patience_s = ENGINE_PATIENCE_S
+    for number in (1, 2):
+        admit_with_note(house, number)
+    day.epicrisis("summarize", "summarize", house.patient(1), "--json")
+    summary = day.process("summary", "-m", "service.cli", "summarize", house.patient(2), ready="")
+    for number, (name, how) in enumerate(ENGINE_CRASHES, 2):
+        day.until(lambda n=number: starts_of_the_engine(house) == n, "the engine is up")  # type: ignore[misc]
+        time.sleep(3.0)  # by now it reads a prompt, or answers it
+        day.report[f"crashed {name}"] = [os.kill(process, how) for process in processes_named(name)]
+    day.until(lambda: starts_of_the_engine(house) == 4, "the engine is up again")
+    summary.kill()
+    day.until(lambda: not processes_named("VLLM") and not processes_named("api_server"), "the engine's end")
+
+
+def starts_of_the_engine(house: House) -> int:
+    """Return how often the real engine came up, as its log says."""
+    return sum(log.read_bytes().count(STARTED) for log in (house.home / "engine").glob("engine.log*"))
+
+
+def processes_named(name: str) -> list[int]:
+    """Return the processes of this namespace's engine that are called so."""
+    found = []
+    here = os.readlink("/proc/self/ns/net")
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):
+                is_ours = os.readlink(folder / "ns" / "net") == here
+                if is_ours and name.encode() in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+    return found
+
+
+def main(folder: Path, which: str = "") -> None:
     """Run the day, and leave the report."""
     lift_loopback()
     most = resource.getrlimit(resource.RLIMIT_CORE)[1]
@@ -280,10 +329,13 @@ def main(folder: Path) -> None:
     with SekmetServer(folder / "ehr") as server:
         day = Day(folder, House(server.base_url, folder / "home"))
         day.report |= {"has a way out": has_a_way_out(), "tag": day.house.tag}
-        live(day)
-        break_down(day)
+        if which == "engine":
+            live_with_the_engine(day)
+        else:
+            live(day)
+            break_down(day)
     (folder / "report.json").write_text(json.dumps(day.report))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

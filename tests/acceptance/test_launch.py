@@ -19,6 +19,7 @@ from connectors.fhir.client import FhirClient
 from fixtures.servers import SekmetServer, free_port
 from fixtures.smart import CLIENTS, SCOPE_V1, SmartEhr, missing_parts
 from service.api.cookies import LAUNCH
+from service.doctor import Finding, examine
 from service.ports import Action, AuditEntry
 from service.ports.launches import Launch
 from service.settings import Settings, load_settings
@@ -283,25 +284,34 @@ async def test_nothing_of_a_launch_is_said_in_a_log(site: Site, caplog: pytest.L
     with caplog.at_level(logging.DEBUG):
         launch = await site.opened(site.ehr.launch_url("1"))
         async with site.chart(launch) as chart:
+            await chart.read("Patient/1")
             site.ehr.refuse_tokens()
             await chart.read("Patient/1")
         await site.back(site.ehr.launch_url("1", user="own"))
-        site.ehr.outages = 1
     ours = " ".join(
         one.getMessage()
         for one in caplog.records
         if one.name.partition(".")[0] not in ("httpx", "asyncio", "httpcore")
     )
     newer = await site.rooms.door.launches.find(site.cookie)
-    secrets = [
-        launch.tokens.access,
-        launch.tokens.refresh,
-        site.cookie,
-        CANARY,
-        "Patient/1",
-        "Practitioner/roe",
-    ]
-    secrets += [newer.tokens.access, newer.tokens.refresh] if newer is not None else []
-    for secret in secrets:
+    assert newer is not None
+    secrets = [one for tokens in (launch.tokens, newer.tokens) for one in (tokens.access, tokens.refresh)]
+    assert len(set(secrets)) == 4
+    for secret in (*secrets, site.cookie, CANARY, "Patient/1", "Practitioner/roe"):
         assert secret not in ours
         assert secret not in repr(launch) + repr(newer)
+
+
+async def test_the_doctor_says_whether_an_ehr_can_launch_us(ehr: SmartEhr, tmp_path: Path) -> None:
+    def found(finding: str, findings: list[Finding]) -> Finding:
+        return next(one for one in findings if one.name == finding)
+
+    settings = load_settings(home=tmp_path, ehrs=ehr.write_config(), engine="scripted")
+    told = found("EHR general", await examine(settings))
+    assert (told.state, "SMART 2" in told.detail) == ("ok", True)
+    ehr.write_config(allowed_origins=[])
+    told = found("EHR general", await examine(settings))
+    assert told.state == "failed"
+    assert "allowed_origins" in told.advice
+    ehr.write_config(roles=["boss"])
+    assert "roles" in found("EHR launches", await examine(settings)).detail

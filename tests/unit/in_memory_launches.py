@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from service.errors import StoreError
 from service.ports.held import Closes
-from service.ports.launches import Attempt, Launch, Tokens
+from service.ports.launches import Attempt, Launch, Seen, Tokens
 
 
 @dataclass
@@ -64,9 +64,13 @@ class InMemoryLaunches:
         is_over = row is None or row.began_at <= began_after or row.used_at <= used_after
         return None if row is None or is_over else row.launch
 
-    def is_of(self, visit: str, browser: str) -> bool:
-        self._check()
-        return visit in self.rows and self.rows[visit].browser == browser
+    def look_at(
+        self, visit: str, browser: str, *, began_after: datetime, used_after: datetime
+    ) -> Seen | None:
+        launch = self.get_launch(visit, began_after=began_after, used_after=used_after)
+        if launch is None:
+            return None
+        return Seen(launch, self.rows[visit].browser == browser, self.rows[visit].used_at)
 
     def visits_of(self, browser: str) -> tuple[str, ...]:
         self._check()
@@ -75,7 +79,7 @@ class InMemoryLaunches:
 
     def use_launch(self, visit: str, at: datetime) -> None:
         self._check()
-        if visit in self.rows and self.rows[visit].used_at < at - timedelta(minutes=1):
+        if visit in self.rows:
             self.rows[visit].used_at = at
 
     def renew_launch(self, visit: str, tokens: Tokens, scope: str, access_profile: str) -> bool:

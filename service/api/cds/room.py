@@ -193,7 +193,8 @@ class CdsHooks:
             _base_of(request) + LAUNCH,
         )
         try:
-            await asyncio.to_thread(self._record, caller, call, told)
+            async with self.callers.turn:
+                await asyncio.to_thread(self._record, caller, call, told)
         except ShreddedError:  # destroyed while the call was answered
             return _json({"cards": []})
         return _json({"cards": [build_card(told, self.clock())]})

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from service.api.stream import written
+from service.errors import StoreError
 from service.ports.launches import Launch
-from service.ports.ondemand import Asked, Generation, GenerationId, Told
+from service.ports.ondemand import Asked, Generation, GenerationId, Told, ToldKind
 from service.summarize import Progress, Summarizer
 
+BEAT: Final = b"event: beat\ndata: {}\n\n"
 HEARTBEAT_S: Final = 10.0
 """How often a stream says that it lives: a page that hears nothing for thirty seconds says so."""
 Opener = Callable[[Progress], AbstractAsyncContextManager[Summarizer]]
@@ -26,8 +28,10 @@ class OnDemand(Protocol):
         """Return the generation of what is asked for, which may run already. Raises EpicrisisError."""
         ...
 
-    def follow(self, generation_id: GenerationId, after: int = 0) -> AsyncIterator[Told]:
-        """Yield what is told of it, from an event on, to its end."""
+    def follow(
+        self, generation_id: GenerationId, after: int = 0, opener: Opener | None = None
+    ) -> AsyncIterator[Told]:
+        """Yield what is told of it, from an event on, to its end; where its maker is gone, make it here."""
         ...
 
     async def get(self, generation_id: GenerationId) -> Generation | None:
@@ -60,6 +64,10 @@ class Making:
         """Have the engine read the chart in the background."""
         await self.on_demand.warm(self._asked(launch, kind, again=False), self.opener_of(launch))
 
+    def follow(self, launch: Launch, generation_id: GenerationId, after: int) -> AsyncIterator[Told]:
+        """Yield what is told of a generation, from an event on."""
+        return self.on_demand.follow(generation_id, after, self.opener_of(launch))
+
     async def find(self, launch: Launch, generation_id: str) -> Generation | None:
         """Return a generation about this launch's patient that reads as this launch's user, or None."""
         found = await self.on_demand.get(GenerationId(generation_id))
@@ -77,28 +85,36 @@ class Making:
         )  # fmt: skip
 
 
-async def stream(told: AsyncIterator[Told], beat_s: float = HEARTBEAT_S) -> AsyncIterator[bytes]:
-    """Yield server-sent events (HTML Living Standard, 9.2), each with its number, and a beat in pauses."""
-    waiting: asyncio.Future[Told] | None = None
+async def stream(
+    told: AsyncIterator[Told], titles: Mapping[str, str], beat_s: float = HEARTBEAT_S
+) -> AsyncIterator[bytes]:
+    """Yield each event, with its section's title in place of its key, and a beat wherever nothing is said.
+
+    A beat is an event: a script does not see the comments of a stream, and is to notice when it falls silent.
+    """
+    waiting = asyncio.ensure_future(anext(told, None))
     try:
         while True:
-            waiting = waiting or asyncio.ensure_future(anext(told))
             done, _ = await asyncio.wait({waiting}, timeout=beat_s)
             if not done:
-                yield b"event: beat\ndata: {}\n\n"
+                yield BEAT
                 continue
             try:
                 event = waiting.result()
-            except StopAsyncIteration:
+            except StoreError:  # a browser that comes again is told what it missed
                 return
-            finally:
-                waiting = None
-            yield _written(event)
+            if event is None:
+                return
+            yield written(_titled(event, titles))
+            waiting = asyncio.ensure_future(anext(told, None))
     finally:
-        if waiting is not None:
-            waiting.cancel()
+        waiting.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await waiting
 
 
-def _written(event: Told) -> bytes:
-    data = json.dumps(dict(event.data), ensure_ascii=True)  # ASCII JSON holds no line break
-    return f"id: {event.seq}\nevent: {event.kind.value}\ndata: {data}\n\n".encode("ascii")
+def _titled(event: Told, titles: Mapping[str, str]) -> Told:
+    if event.kind is not ToldKind.CLAIM:
+        return event
+    key = str(event.data.get("section", ""))
+    return replace(event, data={**event.data, "section": titles.get(key, key)})

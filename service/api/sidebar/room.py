@@ -23,7 +23,8 @@ from service.api.answers import AskView
 from service.api.app import AuditFailedError
 from service.api.ask import AskRoom
 from service.api.disputes import marks_of
-from service.api.feedback import SIDEBAR, Feedbacks, Tapped
+from service.api.feedback import SIDEBAR, Feedbacks, Taps
+from service.api.form import is_partial
 from service.api.freshness import Ask
 from service.api.gate import launch_of
 from service.api.pages import build_banner, build_page, number_sources
@@ -33,6 +34,8 @@ from service.api.sidebar.evidence import build_evidence
 from service.api.sidebar.making import Making, stream
 from service.api.sidebar.sheet import Sheet, Standing, View, build_sheet, notice
 from service.api.sidebar.strip import build_strip, failed_strip
+from service.api.stream import MEDIA_TYPE, last_event_id
+from service.context.templates import Library
 from service.errors import EpicrisisError, ShreddedError
 from service.filing.stopped import is_stopped
 from service.live import LIMIT_S as LIVE_LIMIT_S
@@ -56,6 +59,8 @@ from service.sight import Sight, cited_facts, look, sources_seen
 from service.staleness import Freshness, Lookout, Staleness
 
 LAST_NUMBER: Final = 1_000_000
+FIRST: Final = "history"
+"""The view that opens where nobody says which."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PATIENT_IS_UNKNOWN: Final = Identity("", "", "", "", "")
 Visit = Annotated[str, Query(max_length=64)]
@@ -95,13 +100,13 @@ class Shown:
 
 @dataclass
 class Sidebar:
-    """The sidebar of one installation. `kinds` are the views: a template set's id → its title."""
+    """The sidebar of one installation. `library` holds the kinds of summary that may be looked at."""
 
     store: FilingStore
     audit: AuditLog
     clock: Clock
     charts: Charts
-    kinds: Mapping[str, str]
+    library: Library
     policy: Policy = field(default_factory=Policy)
     version: str = ""
     feedback: FeedbackStore | None = None
@@ -111,7 +116,13 @@ class Sidebar:
     ask: Ask | None = None
     """Compares a run of our own connection with its chart."""
     limit_s: float = LIMIT_S
+    kinds: Mapping[str, str] = field(init=False)
+    """The views: a template set's id → its title."""
     _warming: set[asyncio.Task[None]] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        first = sorted(self.library.available(), key=lambda kind: (kind != FIRST, kind))
+        self.kinds = {kind: self.library.load(kind).title for kind in first}
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
@@ -204,7 +215,7 @@ class Sidebar:
         shown = build_page(stored, self.clock())
         policy = replace(self.policy, keep_restricted=True)
         evidence = build_evidence(shown, n, fact, stored.summary.facts, live, policy)
-        alone = "hx-request" not in request.headers
+        alone = not is_partial(request)
         return page(
             "sidebar/source.html" if alone else "sidebar/_source.html",
             evidence=evidence, launch=launch, run_id=stored.run_id,
@@ -220,7 +231,7 @@ class Sidebar:
             made = await self.making.start(launch, kind, again=again)
         except (EpicrisisError, ConnectorError) as error:
             return page("sidebar/_failed.html", code=error.code, launch=launch, kind=kind)
-        if "hx-request" not in request.headers:
+        if not is_partial(request):
             return RedirectResponse(f"/sidebar?visit={launch.visit}&view={kind}", status_code=303)
         return page("sidebar/_generating.html", generation=made, launch=launch, kind=kind)
 
@@ -232,11 +243,10 @@ class Sidebar:
         found = await self.making.find(launch, generation)
         if found is None:
             raise HTTPException(404)
-        last = request.headers.get("last-event-id", "")
-        after = int(last) if last.isascii() and last.isdigit() and len(last) < 10 else 0
-        told = self.making.on_demand.follow(found.id, after)
+        told = self.making.follow(launch, found.id, last_event_id(request) or 0)
+        titles = {rule.key: rule.title for rule in self.library.load(found.asked.kind).sections}
         return StreamingResponse(
-            stream(told), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+            stream(told, titles), media_type=MEDIA_TYPE, headers={"X-Accel-Buffering": "no"}
         )
 
     async def stop(self, request: Request, generation: str) -> Response:
@@ -412,14 +422,8 @@ class Sidebar:
             "run_id": run.run_id if run is not None else "",
             "version": self.version,
             "asking": await self._asking(launch, shown),
-            "tapped": await self._tapped(launch, shown),
-            "whole_tapped": self._whole(launch, shown),
+            "taps": await self._taps(launch, shown),
         }
-
-    def _whole(self, launch: Launch, shown: Shown) -> Tapped | None:
-        if self.feedbacks is None or shown.run is None:
-            return None
-        return Tapped(SIDEBAR, launch.visit, shown.run.run_id)
 
     async def _asking(self, launch: Launch, shown: Shown) -> AskView | None:
         """Return the box for questions, where this user sees the patient at all."""
@@ -428,17 +432,14 @@ class Sidebar:
         run_id = shown.run.run_id if shown.run else ""
         return await asyncio.to_thread(self.asks.view, launch, shown.facts, run_id)
 
-    async def _tapped(self, launch: Launch, shown: Shown) -> Mapping[str, Tapped]:
-        """Return the feedback controls of every statement that is shown, by its key."""
-        if self.feedbacks is None or shown.run is None or shown.sheet.page is None:
-            return {}
-        keys = [claim.key for section in shown.sheet.page.sections for claim in section.all if claim.key]
-        return await asyncio.to_thread(
-            partial(
-                self.feedbacks.tapped_on, shown.run.run_id, launch.actor, keys, action=SIDEBAR,
-                visit=launch.visit,
-            )
-        )  # fmt: skip
+    async def _taps(self, launch: Launch, shown: Shown) -> Taps | None:
+        """Return the feedback of this user on what is shown; None where none is taken."""
+        if self.feedbacks is None or shown.run is None:
+            return None
+        read = partial(
+            self.feedbacks.taps, shown.run.run_id, launch.actor, action=SIDEBAR, visit=launch.visit
+        )
+        return await asyncio.to_thread(read)
 
 
 @dataclass(frozen=True, slots=True)

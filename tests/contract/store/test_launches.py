@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from service.errors import ShreddedError, StoreError
-from service.ports.launches import Attempt, Launch, LaunchStore, Tokens
+from service.ports.launches import Attempt, Launch, LaunchStore, Seen, Tokens
 from service.store.cipher import Cipher
 from service.store.database import open_cipher
 from service.store.keys import KeyRoom
@@ -75,6 +75,10 @@ def found(store: LaunchStore, visit: str = LAUNCH.visit, at: datetime = LONG_AGO
     return store.get_launch(visit, began_after=at, used_after=at)
 
 
+def look(store: LaunchStore, visit: str, browser: str) -> Seen | None:
+    return store.look_at(visit, browser, began_after=LONG_AGO, used_after=LONG_AGO)
+
+
 def test_an_attempt_is_taken_once_and_by_its_browser_alone(store: LaunchStore) -> None:
     store.put_attempt(STATE, BROWSER, ATTEMPT)
     assert store.take_attempt("x" * 43, BROWSER) is None
@@ -91,13 +95,23 @@ def test_an_old_attempt_is_forgotten_with_the_next_one(store: LaunchStore) -> No
     assert store.take_attempt("t" * 43, BROWSER) is not None
 
 
+def test_whoever_begins_without_end_pushes_out_the_oldest_and_fills_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.launches.MOST_ATTEMPTS", 3)
+    for n in range(6):
+        desk.store.put_attempt(str(n) * 43, BROWSER, replace(ATTEMPT, began_at=NOW + timedelta(seconds=n)))
+    kept = [n for n in range(6) if desk.store.take_attempt(str(n) * 43, BROWSER) is not None]
+    assert kept == [3, 4, 5]
+
+
 def test_a_launch_comes_back_as_it_was(store: LaunchStore) -> None:
     store.put_launch(BROWSER, LAUNCH, NOW)
     assert found(store) == LAUNCH
     assert found(store, "w" * 22) is None
-    assert store.is_of(LAUNCH.visit, BROWSER)
-    assert not store.is_of(LAUNCH.visit, OTHER)
-    assert not store.is_of("w" * 22, BROWSER)
+    seen = [look(store, LAUNCH.visit, browser) for browser in (BROWSER, OTHER, "")]
+    assert seen == [Seen(LAUNCH, True, NOW), Seen(LAUNCH, False, NOW), Seen(LAUNCH, False, NOW)]
+    assert look(store, "w" * 22, BROWSER) is None
 
 
 def test_a_browser_has_its_own_launches_the_newest_first(store: LaunchStore) -> None:

@@ -51,7 +51,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FilingStore
 def shown(store: FilingStore, encounter: str = "", **other: str) -> str | None:
     asked = {"server": SERVER, "patient": PATIENT, "kind": "history"} | other
     run = store.newest(asked["server"], asked["patient"], asked["kind"], encounter)
-    return run and run.run_id
+    return None if run is None else run.run_id
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1)])

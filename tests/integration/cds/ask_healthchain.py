@@ -12,8 +12,7 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator
 
 import httpx
 import jwt
@@ -25,7 +24,7 @@ KEY = jwt.PyJWK(given["key"])
 
 
 class Signed(httpx.Auth):
-    def auth_flow(self, request: httpx.Request) -> Iterator[Any]:
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         now = int(time.time())
         claims = {
             "iss": given["iss"], "aud": given["url"], "iat": now, "exp": now + 60, "jti": str(uuid.uuid4()),

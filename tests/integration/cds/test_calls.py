@@ -10,6 +10,7 @@ import pytest
 
 from connectors.admissions.events import Admitted
 from service.admissions.form import load_event
+from service.doctor import examine
 from service.ports import Action
 from service.store.hook_calls import SqlHookCalls
 from service.store.sweeps import SqlAdmissions
@@ -17,6 +18,7 @@ from service.wiring import open_store, utc_now
 from service.wiring.installation import database_of
 from tests.conftest import CANARY
 from tests.integration.cds.conftest import Site, serving
+from tests.integration.connectors.fault_server import Reply
 from tests.unit.api.cds.ehr import DISCHARGE, TOKEN, VIEW, grant, whole_prefetch
 
 
@@ -117,6 +119,23 @@ async def test_feedback_is_kept_sealed(site: Site, tmp_path: Path) -> None:
     kept.close()
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or CANARY.encode() not in path.read_bytes()
+
+
+async def test_doctor_says_whether_keys_can_be_had_and_what_became_of_cards(site: Site) -> None:
+    async def told() -> list[tuple[str, str, str]]:
+        found = await examine(site.settings)
+        return [(one.name, one.state, one.detail) for one in found if one.name.startswith("CDS")]
+
+    assert await told() == [
+        ("CDS caller general", "ok", "2 keys"), ("CDS cards", "ok", "no feedback yet"),
+    ]  # fmt: skip
+    (card,) = (await site.post(site.call())).json()["cards"]
+    act = {"card": card["uuid"], "outcome": "accepted", "outcomeTimestamp": "2026-11-28T09:00:00Z"}
+    await site.post({"feedback": [act]}, f"{VIEW}/feedback")
+    site.ehr.on("GET", "/jwks.json", Reply(json={"keys": []}))
+    assert await told() == [
+        ("CDS caller general", "failed", "no key for ES384 or RS384"), ("CDS cards", "ok", "accepted: 1"),
+    ]  # fmt: skip
 
 
 async def test_discovery_is_open_and_shared_with_pages_of_the_ehr_alone(site: Site) -> None:

@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import pytest
 
+from connectors.admissions.lookup import Lookup
 from connectors.admissions.places import Places
 from connectors.admissions.preferences import Preferences
 from fixtures.facts import NOW
 from service.admissions import screen as room
-from service.admissions.screen import FRESH_S, EligibilityScreen
+from service.admissions.screen import AT_ONCE, FRESH_S, MOST_SINGLY, EligibilityScreen
 from service.ports import Admission
 from tests.unit.admissions.doubles import SERVER
 from tests.unit.api.in_memory import InMemoryStore
@@ -77,3 +78,42 @@ async def test_a_visit_that_finds_it_too_old_holds_none_of_it_while_it_is_read_a
     for _ in range(4):
         assert await screen.before(NOBODY) == "ended"
     assert store.known == [1, 1]
+
+
+async def test_of_everybody_else_it_keeps_json_and_no_objects_and_reads_few_singly(
+    store: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People are read a few hundred at a time, all of them with one allowance of single reads."""
+    asked: list[tuple[str, int, int]] = []
+
+    async def read_many(client: Any, kind: str, ids: Sequence[str], *, max_singly: int) -> Lookup:
+        asked.append((kind, len(ids), max_singly))
+        found = {one: {"resourceType": kind, "id": one, "status": "in-progress", "tag": [{}]} for one in ids}
+        return Lookup(found, singly=min(len(ids), max_singly))
+
+    monkeypatch.setattr(room, "read_many", read_many)
+    count = 2 * AT_ONCE + 7
+    for number in range(count):
+        store.put_admission(Admission(f"a{number}", SERVER, f"Patient/{number}", f"Encounter/{number}"))
+    screen = screen_of(store, lambda: 0.0)
+    assert await screen.renew() == {f"Encounter/{number}" for number in range(count)}
+    left = MOST_SINGLY - AT_ONCE
+    assert asked[:3] == [
+        ("Patient", AT_ONCE, MOST_SINGLY), ("Patient", AT_ONCE, left), ("Patient", 7, 0),
+    ]  # fmt: skip
+    assert [kind for kind, *_ in asked] == ["Patient"] * 3 + ["Encounter"] * 3
+    gc.collect()
+    objects = [one for one in gc.get_objects() if type(one) is dict and one.get("status") == "in-progress"]
+    assert objects == []
+
+
+async def test_what_no_json_could_hold_is_not_readable(
+    store: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read_many(client: Any, kind: str, ids: Sequence[str], *, max_singly: int) -> Lookup:
+        return Lookup({one: {"resourceType": kind, "id": one, "status": "\ud800"} for one in ids})
+
+    monkeypatch.setattr(room, "read_many", read_many)
+    admission = Admission("a1", SERVER, "Patient/1", "Encounter/1")
+    store.put_admission(admission)
+    assert await screen_of(store, lambda: 0.0).before(admission) == "not_readable"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -76,7 +77,7 @@ class Site:
         door = OpenDoor()
         self.app: FastAPI = create_app(
             store=store, audit=self.audit, clock=lambda: NOW, access=door, allowed_hosts=("127.0.0.1",), version="0",
-            rooms=[self.feedbacks, self.asking()], launched=self.launchers,
+            rooms=[self.asking()], feedback=self.said, feedbacks=self.feedbacks, launched=self.launchers,
         )  # fmt: skip
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url=HERE)
 
@@ -103,8 +104,13 @@ class Site:
         return await self.client.post(path, data=fields, headers=headers)
 
     async def tap(self, mark: str, visit: str = "one", **fields: str) -> httpx.Response:
-        fields = {"about": self.run.run_id, "claim": self.key(self.claim), "mark": mark, **fields}
-        return await self.post("/sidebar/feedback", visit, **{k: v for k, v in fields.items() if v})
+        said: dict[str, Any] = {
+            "about": self.run.run_id,
+            "claim": self.key(self.claim),
+            "mark": mark,
+            **fields,
+        }
+        return await self.post("/sidebar/feedback", visit, **{k: v for k, v in said.items() if v})
 
     @property
     def claim(self) -> Claim:
@@ -243,7 +249,7 @@ async def test_a_tap_is_on_record_without_its_words(site: Site) -> None:
 
 
 async def test_a_tap_that_cannot_be_recorded_is_not_kept(site: Site) -> None:
-    site.audit.is_broken = True
+    site.audit.break_down()
     assert (await site.tap("wrong")).status_code == 503
     assert site.said.kept == []
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import httpx
@@ -36,7 +37,7 @@ methods = ["GET", "POST", "DELETE"]
 who = "launch"
 [[route]]
 path = "/both"
-methods = ["GET"]
+methods = ["GET", "POST"]
 who = ["launch", "clinician"]
 [[route]]
 path = "/review"
@@ -81,12 +82,12 @@ class Site:
         return Closed()
 
     async def ask(
-        self, path: str, method: str = "GET", headers: dict[str, str] | None = None, **more: object
+        self, path: str, method: str = "GET", headers: dict[str, str] | None = None, **more: Any
     ) -> httpx.Response:
         kept = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         answer = await self.client.request(
             method, path, headers={**(headers or {}), **({"cookie": kept} if kept else {})}, **more
-        )  # type: ignore[arg-type]
+        )
         for line in answer.headers.get_list("set-cookie"):
             name, _, value = line.partition(";")[0].partition("=")
             self.cookies[name] = value
@@ -341,6 +342,19 @@ async def test_a_route_may_open_to_a_launch_and_to_a_sign_in(site: Site) -> None
     visit = await site.launched()
     assert (await site.ask(f"/both?visit={visit}")).text.startswith(f"Patient/{PATIENT}")
     assert (await site.ask("/plain")).text.startswith("by a sign-in")
+
+
+async def test_a_launch_that_is_over_does_not_stand_in_the_way_of_a_sign_in(site: Site) -> None:
+    visit = await site.launched()
+    site.cookies[SESSION] = "good"
+    site.house.now += IDLE
+    assert (await site.ask("/both")).text.startswith("by a sign-in")
+    assert (await site.ask(f"/both?visit={visit}")).status_code == 401
+    assert (await site.ask("/both", "POST", FROM_HERE)).text.startswith("by a sign-in")
+    assert (await site.ask("/both", "POST", {"sec-fetch-site": "cross-site"})).status_code == 403
+    del site.cookies[SESSION]
+    assert (await site.ask("/both")).status_code == 401
+    assert (await site.ask("/both", "POST", FROM_HERE)).status_code == 401
 
 
 async def test_a_launch_opens_no_page_that_asks_for_another_role_or_for_a_sign_in(site: Site) -> None:

@@ -52,9 +52,9 @@ def test_kinds_times_and_words_are_told_apart() -> None:
     asked = sought_in("What was the last HbA1c in May 2020?")
     assert (asked.terms, asked.newest, asked.dates) == (("hba1c",), True, (DateToken(2020, 5),))
     asked = sought_in("Is she allergic to penicillin?")
-    assert (asked.terms, asked.kinds) == (("penicillin",), {Kind.ALLERGY})
+    assert (asked.terms, asked.kinds) == (("penicillin",), frozenset({Kind.ALLERGY}))
     asked = sought_in("Current medications?")
-    assert (asked.terms, asked.kinds, asked.current) == ((), {Kind.MEDICATION}, True)
+    assert (asked.terms, asked.kinds, asked.current) == ((), frozenset({Kind.MEDICATION}), True)
     assert sought_in("When was the last admission?").admitted
     assert sought_in("sodium, potassium and blood pressure").groups == (
         ("sodium",), ("potassium",), ("blood", "pressure"),

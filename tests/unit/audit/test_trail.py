@@ -423,3 +423,10 @@ def url_of(tmp_path: Path) -> Callable[[str], tuple[str, Cipher]]:
         return url, open_cipher(tmp_path / f"{name}.key", url)
 
     return make
+
+
+def test_faults_have_the_names_that_programs_read() -> None:
+    assert {kind.value for kind in Kind} == {
+        "edited", "deleted", "inserted", "reordered", "forked", "truncated", "genesis", "anchor_edited",
+        "anchors_missing",
+    }  # fmt: skip

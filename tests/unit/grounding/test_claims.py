@@ -9,7 +9,7 @@ import pytest
 from fixtures.facts import A1C, COLONOSCOPY, GOUT, LISINOPRIL, SODIUM, fact, record
 from service.grounding.claims import CitedClaim, Judgement, judge_claims
 from service.grounding.reasons import Reason, reason_of
-from service.record.facts import Fact, Kind, ResourceVersion
+from service.record.facts import Fact, FactId, Kind, ResourceVersion
 
 
 def judged(text: str, *cited: Fact | str) -> Judgement:
@@ -120,3 +120,30 @@ def test_a_note_is_cited_by_its_own_line_or_by_a_sentence_that_is_quoted() -> No
             assert (found.verdict == "supported") is is_so
     (found,) = judge_claims(record([sentence]), [CitedClaim("It was cold today.", ("DocumentReference/n",))])
     assert found.verdict != "supported"
+
+
+def test_what_is_no_claim_and_what_cites_nothing_known_is_unsupported() -> None:
+    assert judged("…", GOUT) == Judgement("unsupported", (reason_of("not_a_claim"),))
+    assert judged("Gout is active.", "Condition/none") == Judgement(
+        "unsupported", (reason_of("cites_unknown"),)
+    )
+
+
+def test_a_pronoun_is_read_with_the_patients_recorded_gender() -> None:
+    assert judged("She has gout, active.", GOUT) == Judgement("supported", ())
+    assert judged("He has gout, active.", GOUT).verdict == "unsupported"
+
+
+def test_of_a_resource_that_says_several_things_what_the_sentence_names_is_meant() -> None:
+    panel = [
+        replace(one, id=FactId(f"Observation/panel#{place}"),
+                source=replace(one.source, reference="Observation/panel"))
+        for place, one in enumerate((SODIUM, A1C))
+    ]  # fmt: skip
+    for text, verdict in (
+        ("Sodium was 140 mmol/L on 25-Nov-2020.", "supported"),
+        ("Hemoglobin A1c was 5.8 % on 25-Nov-2020.", "supported"),
+        ("Sodium was 5.8 % on 25-Nov-2020.", "unsupported"),
+    ):
+        (found,) = judge_claims(record(panel), [CitedClaim(text, ("Observation/panel",))])
+        assert found.verdict == verdict, text

@@ -460,3 +460,14 @@ def test_between_holds_for_what_stands_beside_its_days() -> None:
     ):
         assert judged(text) == (Verdict.SUPPORTED, set()), text
         assert judged(text.replace("rose", "fell"))[1] == {"change_is_another"}, text
+
+
+def test_only_what_was_measured_has_a_change() -> None:
+    goals = [
+        fact(f"Weight goal: {value} kg from {day}", Kind.GOAL, f"Goal/{value}", status=Status.ACTIVE, on=on,
+             value=value, unit="kg")
+        for value, on, day in (("80", "2020-01-05", "05-Jan-2020"), ("70", "2022-07-08", "08-Jul-2022"))
+    ]  # fmt: skip
+    told = judged("Weight goal fell from 80 kg to 70 kg.", *goals)
+    assert told[0] is Verdict.NOT_CHECKED
+    assert "word_not_in_source" in told[1]

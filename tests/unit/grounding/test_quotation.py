@@ -314,3 +314,13 @@ def test_only_a_passage_of_a_note_is_narrowed_and_where_it_stands_last() -> None
     assert narrowed(twice, "“Wet there.”").text == (
         "Progress note of 01-May-2024, Cold there. Wet there.: “Wet there.”"
     )
+
+
+def test_words_that_tie_may_stand_beside_a_single_quotation_only() -> None:
+    well = passage("Feels well")
+    weight = fact("Weight: 70 kg on 01-May-2024", Kind.VITAL, on="2024-05-01", value="70", unit="kg")
+    told = "While {} on 01-May-2024, Assessment: “Feels well”"
+    assert list(quotations(told.format("charted"), [Source(well)])) == []
+    assert list(quotations(told.format("weight 70 kg"), [Source(well), Source(weight)])) == [
+        (Verdict.NOT_CHECKED, "words_beside_the_quotation")
+    ]

@@ -261,3 +261,8 @@ def test_a_word_that_carries_nothing_or_denies_is_no_unit(word: str) -> None:
     for told in (word, word.title()):
         assert units_of(f"Seen 3 {told} then") == frozenset()
         assert units_of(f"Seen 3 x{told} then") == {f"x{word}"}
+
+
+@pytest.mark.parametrize("text", ["2011-13-05", "2011-13", "2011-00", "2011-00-05"])
+def test_there_is_no_thirteenth_month_and_none_before_the_first(text: str) -> None:
+    assert all(date.month is None for date in take_apart(text).dates)

@@ -230,6 +230,8 @@ async def test_of_several_hospitals_of_one_issuer_the_tenant_says_which() -> Non
     assert await desk.callers.check(token(claims(tenant="north")), ADDRESSES) == north
     for tenant in (None, "", "west"):
         assert await desk.reason(token(claims(tenant=tenant))) == Reason.TENANT
+    twice = Desk(replace(CALLER, ehr="one"), replace(CALLER, ehr="two"))
+    assert await twice.reason(token()) == Reason.TENANT
 
 
 async def test_one_issuer_with_keys_in_two_places_must_say_which() -> None:

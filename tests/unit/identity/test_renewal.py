@@ -242,7 +242,7 @@ class Record:
         return httpx.Response(200, json={"resourceType": "Patient", "id": "1"})
 
 
-def reading(site: Launching, launch: Launch, record: Record, **more: tuple[str, ...]) -> FhirClient:
+def reading(site: Launching, launch: Launch, record: Record, **more: Any) -> FhirClient:
     auth = UserAuth(launch.access_profile, site.renewal.bearer(launch.visit))
     transport = httpx.MockTransport(record.answer)
     return FhirClient(ISS, auth=auth, transport=transport, patience=Patience(sleep=site.rest), **more)

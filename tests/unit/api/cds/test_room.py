@@ -15,7 +15,7 @@ from connectors.admissions.events import Admitted
 from fixtures.sample_run import sample_run
 from service.admissions.form import load_event
 from service.errors import StoreError
-from service.ports import Action, DocumentState, FiledDocument, Stop, StopScope
+from service.ports import Action, DocumentState, FiledDocument, RunId, Stop, StopScope
 from service.ports.hooks import CardFeedback
 from tests.conftest import CANARY
 from tests.unit.api.cds.ehr import (
@@ -271,7 +271,7 @@ async def test_at_discharge_the_summary_of_the_stay_comes_first() -> None:
     history = replace(RUN, inputs=replace(RUN.inputs, server=SERVER))
     stay = replace(
         history,
-        run_id="run_of_the_stay",
+        run_id=RunId("run_of_the_stay"),
         inputs=replace(history.inputs, kind="admission", encounter="Encounter/9"),
         summary=replace(history.summary, kind="admission"),
     )

@@ -1,0 +1,38 @@
+"""What every task on one chart begins with, as prompts of their own, so that an engine has read it before.
+
+With sliding-window layers an engine can go on only from where an earlier prompt ended: a question that
+follows a summary finds none of the chart in the cache, although both begin with it. A prompt that ends with
+the chart makes such a place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from service.context.chosen import Context
+from service.context.render import requests_for, whole_chat
+from service.context.templates import TemplateSet
+from service.engine.prompt import Message, Profile, Prompt, Sampling
+
+BACKGROUND = 1
+"""After the answers that somebody waits for."""
+_AFTER_THE_CHART = "\n\nNOT SHOWN\n"
+"""From here on a prompt may differ from one task to the next."""
+
+
+def beginnings(context: Context, templates: TemplateSet, profile: Profile) -> tuple[Prompt, ...]:
+    """Return the prompts that an engine should have read: one for a whole chart, at one token each.
+
+    A guided model is shown no chart, but worked examples: the first request behind each set of them.
+    """
+    if profile.mode == "free":
+        *before, user = whole_chat(replace(context, focus=()), templates, profile, task="")
+        chart, _, _ = user.content.rpartition(_AFTER_THE_CHART)
+        chat = (*before, Message(user.role, chart))
+        return (Prompt(chat, Sampling(1), priority=BACKGROUND),)
+    first: dict[tuple[Message, ...], Prompt] = {}
+    for request in requests_for(context, templates, profile, priority=BACKGROUND):
+        prompt = request.prompt
+        one_token = replace(prompt, sampling=replace(prompt.sampling, max_tokens=1))
+        first.setdefault(prompt.messages[:-1], one_token)
+    return tuple(first.values())
