@@ -114,7 +114,7 @@ def computed(text: str, facts: Sequence[Fact], whole: Whole) -> tuple[str, list[
             text = f"{text[: match.start()]} {kept} {text[match.end() :]} {_over(rule, fact, text)}"
     if fact.kind in _OBSERVED and text == whole_text and _tells_the_present(text):
         overtaken = _overtaken(fact, whole)  # a value that is, without a day, is the latest
-        findings += [overtaken] if overtaken else []
+        return text, [overtaken] if overtaken else []
     return text, findings
 
 
