@@ -201,21 +201,25 @@ class OnDemand:
         Who follows keeps it going. Where its process has ended it is made here, with the `opener` of who
         follows or of who asked here; without any it is given up, and can be asked for again.
         """
-        while True:
-            news = self._told.setdefault(generation_id, asyncio.Event())
-            told, state = await asyncio.to_thread(self._store.told, generation_id, after)
-            for one in told:
-                after = one.seq
-                yield one
-                if one.kind.is_last:
+        try:
+            while True:
+                news = self._told.setdefault(generation_id, asyncio.Event())
+                told, state = await asyncio.to_thread(self._store.told, generation_id, after)
+                for one in told:
+                    after = one.seq
+                    yield one
+                    if one.kind.is_last:
+                        return
+                if state is None or state.is_final:
                     return
-            if state is None or state.is_final:
-                return
-            if self._is_due(self._beaten, generation_id, self._pace.beat_s):
-                await asyncio.to_thread(self._store.beat, generation_id)
-            if self._is_due(self._looked, generation_id, self._pace.lost_s):
-                await self._look_after(generation_id, opener)
-            await _first(news, self._pace.poll_s)
+                if self._is_due(self._beaten, generation_id, self._pace.beat_s):
+                    await asyncio.to_thread(self._store.beat, generation_id)
+                if self._is_due(self._looked, generation_id, self._pace.lost_s):
+                    await self._look_after(generation_id, opener)
+                is_here = generation_id in self._made  # then who writes the log wakes who reads it
+                await _first(news, self._pace.beat_s if is_here else self._pace.poll_s)
+        finally:
+            self._wake(generation_id)  # and let the others wait anew
 
     async def cancel(self, generation_id: GenerationId) -> None:
         """Stop it for all who follow it, at the engine too. Raises StoreError."""
@@ -392,7 +396,6 @@ class OnDemand:
                 self._openers.pop(generation.id, None)
             await asyncio.to_thread(making.right.close)
             self._wake(generation.id)
-            self._told.pop(generation.id, None)
 
     async def _work(self, making: _Making) -> _Ended:
         generation, asked = making.generation, making.generation.asked

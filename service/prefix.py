@@ -21,15 +21,19 @@ _AFTER_THE_CHART = "\n\nNOT SHOWN\n"
 
 
 def beginnings(context: Context, templates: TemplateSet, profile: Profile) -> tuple[Prompt, ...]:
-    """Return the prompts that an engine should have read: one for a whole chart, at one token each.
+    """Return the prompts that an engine should have read, at one token each; the first before the others.
 
-    A guided model is shown no chart, but worked examples: the first request behind each set of them.
+    Of a whole chart two: to its last line, from where a question goes on, and with what stands behind it for
+    this task. A guided model is shown no chart, but worked examples: the first request behind each set.
     """
     if profile.mode == "free":
-        *before, user = whole_chat(replace(context, focus=()), templates, profile, task="")
-        chart, _, _ = user.content.rpartition(_AFTER_THE_CHART)
-        chat = (*before, Message(user.role, chart))
-        return (Prompt(chat, Sampling(1), priority=BACKGROUND),)
+        *before, user = whole_chat(context, templates, profile, task="")
+        shared = whole_chat(replace(context, focus=()), templates, profile, task="")[-1].content
+        chart, _, _ = shared.rpartition(_AFTER_THE_CHART)
+        ends = (chart, user.content.rstrip())
+        return tuple(
+            Prompt((*before, Message(user.role, end)), Sampling(1), priority=BACKGROUND) for end in ends
+        )
     first: dict[tuple[Message, ...], Prompt] = {}
     for request in requests_for(context, templates, profile, priority=BACKGROUND):
         prompt = request.prompt

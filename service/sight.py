@@ -14,12 +14,13 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from connectors.fhir.compartment import COMPARTMENT
+from connectors.fhir.pull import GapReason
 from connectors.fhir.sight import Reach, Seen, ids_by_type
 from service.context.chosen import LeftOut
 from service.context.templates import open_library
 from service.grounding.since import KEY as SINCE
 from service.grounding.summary import Claim, Summary, SummarySection
-from service.record.everyday import name_type
+from service.record.everyday import say_type
 from service.record.facts import Absence, Fact, FactId, Kind
 from service.record.rules import Rule, default_rules
 
@@ -183,6 +184,7 @@ class _View:
 
     def __init__(self, summary: Summary, sight: Sight) -> None:
         self._summary, self._sight = summary, sight
+        self._askable = _can_be_asked(summary)
         self._cited = cited_facts(summary)
         seen = (sources_seen(fact, sight) for fact in self._cited)
         self._facts = {fact.id: fact for fact in seen if fact is not None}
@@ -256,14 +258,11 @@ class _View:
     def _lacking(self, section: SummarySection) -> list[tuple[str, Why]]:
         """Return the types of a required section that this user cannot read whole."""
         types = sorted(_types_of(self._summary, section))
-        missing = ((kind, self._sight.why_type(kind)) for kind in types if self._is_asked(kind))
+        missing = ((kind, self._sight.why_type(kind)) for kind in types if kind in self._askable)
         hidden = [
             (kind, Why.GONE) for kind in types if kind in self._hidden_types and self._sight.is_whole(kind)
         ]
         return [*((kind, why) for kind, why in missing if why), *hidden]
-
-    def _is_asked(self, resource_type: str) -> bool:
-        return resource_type in COMPARTMENT or resource_type == "Patient"
 
     def _is_cut(self, section: SummarySection) -> bool:
         if section.state is not None and self._lacking(section):
@@ -284,11 +283,11 @@ class _View:
                 types |= TYPES_OF_KIND[Kind.ALLERGY]
             if rule is not None and rule.conflict == "weights":
                 types.add("Observation")
-        asked = {kind for kind in types if self._is_asked(kind)}
+        asked = types & self._askable
         return all(self._sight.is_whole(kind) and kind not in self._hidden_types for kind in asked)
 
     def _may_count(self, left_out: LeftOut) -> bool:
-        types = _types_counted(left_out)
+        types = _types_counted(left_out) & self._askable
         return all(self._sight.is_whole(kind) and kind not in self._hidden_types for kind in types)
 
 
@@ -298,7 +297,13 @@ def _types_told(summary: Summary) -> frozenset[str]:
     told += [_types_counted(left_out) for left_out in summary.left_out]
     if any(section.conflict for section in summary.sections):
         told.append(TYPES_OF_KIND[Kind.ALLERGY] | {"Observation"})
-    return frozenset(kind for types in told for kind in types if kind in COMPARTMENT or kind == "Patient")
+    return frozenset(kind for types in told for kind in types) & _can_be_asked(summary)
+
+
+def _can_be_asked(summary: Summary) -> frozenset[str]:
+    """Return the types that can be searched for a patient; not those that the server has for nobody."""
+    never = {gap.resource_type for gap in summary.gaps if gap.reason is GapReason.NOT_SUPPORTED}
+    return frozenset({*COMPARTMENT, "Patient"} - never)
 
 
 def _types_counted(left_out: LeftOut) -> frozenset[str]:
@@ -334,7 +339,7 @@ def _reason_words(lacking: Iterable[tuple[str, Why]], has_claims: bool) -> str:
     """`not shown: your account may not read allergies`"""
     parts: dict[Why, list[str]] = {}
     for kind, why in lacking:
-        parts.setdefault(why, []).append(name_type(kind))
+        parts.setdefault(why, []).append(say_type(kind))
     said = {
         Why.REFUSED: "your account may not read {}",
         Why.FAILED: "what your account may read of {} could not be checked now",

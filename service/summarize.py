@@ -394,7 +394,9 @@ class Summarizer:
         )
         if context.left_out and self._most_windows(info):
             return False
-        await asyncio.gather(*map(self._engine.generate, beginnings(context, templates, info.profile)))
+        first, *others = beginnings(context, templates, info.profile)
+        await self._engine.generate(first)
+        await asyncio.gather(*map(self._engine.generate, others))
         return True
 
     async def _choose(

@@ -43,7 +43,8 @@ class Listener:
         """Hear a process that was just started, where its standard error goes into a file or a pipe."""
         if _is_trial(command):
             return
-        target, who = options.get("stderr"), _named(command)
+        who = _named(command)
+        target: Any = options.get("stderr")
         if target == subprocess.STDOUT:
             target = options.get("stdout")
         descriptor = target.fileno() if hasattr(target, "fileno") else target
@@ -80,6 +81,12 @@ class HeardPipe:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pipe, name)
+
+    def __enter__(self) -> HeardPipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
 
     def __iter__(self) -> Iterator[Any]:
         while line := self.readline():
@@ -122,7 +129,7 @@ def _nobody_says_the_canarys_name() -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Hear what this process logged and wrote to standard error."""
-    report: pytest.TestReport = yield  # type: ignore[misc, assignment]
+    report: pytest.TestReport = yield  # type: ignore[assignment]
     for name, said in report.sections:
         if "stdout" not in name and name.endswith(report.when or ""):
             LISTENER.hear(said, f"this process ({name})")

@@ -5,7 +5,7 @@ What was searched stands in every answer, found or not; where nothing answers, n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -15,8 +15,9 @@ from service.api.export import export_fact
 from service.api.feedback import Taps
 from service.api.pages import Marks, ShownClaim, Source, build_page
 from service.context.manifest import describe_left_out
+from service.filing.stopped import is_stopped
 from service.grounding.summary import Claim, Summary, SummarySection
-from service.ports import RunId, RunState, StoredRun
+from service.ports import RunId, RunState, Stop, StoredRun
 from service.ports.questions import Answer, Question, QuestionState
 from service.record.facts import Absence, FactId, Identity
 from service.writeback.labels import BANNER
@@ -41,6 +42,7 @@ ERRORS: Final = {
     "unauthorized": "Your sign-in at the EHR is over. Open the patient's chart again.",
     "record": "This is not the patient's current record. Look the patient up in the EHR.",
 }
+STOPPED: Final = "This answer is stopped: it is not shown until the stop is lifted."
 _FAILED: Final = "The question could not be answered."
 _CHART: Final = "The patient's chart is not affected."
 
@@ -97,7 +99,7 @@ def run_of(question: Question, answer: Answer) -> StoredRun | None:
     """Return an answer in the shape of a stored run, which pages know how to show."""
     if question.inputs is None:
         return None
-    identity = Identity(question.patient, "", "", "", "")
+    identity = Identity(question.patient, "", "", "", "")  # a page knows whose chart it shows
     sections = tuple(
         SummarySection(key, "", claims, state=Absence.LISTED)
         for key, claims in (("answer", answer.claims), ("beside", answer.beside))
@@ -107,7 +109,7 @@ def run_of(question: Question, answer: Answer) -> StoredRun | None:
         identity=identity,
         sections=sections,
         refused=(),
-        facts=_cited(answer),
+        facts=answer.facts,
         left_out=answer.left_out,
         gaps=answer.gaps,
         incomplete=(),
@@ -126,6 +128,7 @@ def show_question(
     visit: str,
     marks: Marks,
     taps: Taps | None,
+    stops: Iterable[Stop] = (),
 ) -> ShownAnswer:
     """Return what a page shows of a question, however far its answer is."""
     base = ShownAnswer(question.id, question.text, visit, show_instant(question.asked_at))
@@ -137,6 +140,8 @@ def show_question(
     run = run_of(question, answer) if answer is not None else None
     if answer is None or run is None:
         return replace(base, error=f"{ERRORS.get(question.error, _FAILED)} {_CHART}")
+    if is_stopped(run, stops):
+        return replace(base, error=f"{STOPPED} {_CHART}")
     shown = build_page(run, now, marks)
     told, beside = ((*section.claims, *section.folded) for section in shown.sections)
     return replace(

@@ -33,7 +33,8 @@ from service.ask.asking import WHOLE_S, Asking, Opener
 from service.ask.question import QuestionError, read_question
 from service.ask.suggest import suggest
 from service.errors import StoreError
-from service.ports import Action, AuditEntry, AuditLog, Clock
+from service.filing.stopped import is_stopped
+from service.ports import Action, AuditEntry, AuditLog, Clock, Stop
 from service.ports.feedback import FeedbackStore
 from service.ports.launches import Launch
 from service.ports.questions import Question, QuestionId, QuestionState, QuestionStore
@@ -68,6 +69,7 @@ class AskRoom:
         audit: AuditLog,
         clock: Clock,
         opener: OpenerOf,
+        stops: Callable[[], Sequence[Stop]] = tuple,
     ) -> None:
         self._asking = asking
         self._questions = questions
@@ -76,6 +78,7 @@ class AskRoom:
         self._audit = audit
         self._clock = clock
         self._opener = opener
+        self._stops = stops
         self._tasks: set[asyncio.Task[Question]] = set()
         self._busy: Counter[str] = Counter()
 
@@ -170,6 +173,9 @@ class AskRoom:
                 "The question could not be answered. The patient's chart is not affected.",
                 code=question.error,
             )
+        run = run_of(question, question.answer)
+        if run is not None and is_stopped(run, self._stops()):
+            return problem(423)
         self._view(question, launch)
         marks = self._marks(question)
         body = export_question(question, marks.keys, marks.disputed)
@@ -236,7 +242,7 @@ class AskRoom:
             self._view(question, launch)
             marks = self._marks(question)
             taps = self._feedbacks.taps(question.id, launch.actor, visit=launch.visit)
-        return show_question(question, now, launch.visit, marks, taps)
+        return show_question(question, now, launch.visit, marks, taps, self._stops())
 
     def _marks(self, question: Question) -> Marks:
         run = run_of(question, question.answer) if question.answer is not None else None

@@ -59,11 +59,6 @@ class Tapped:
     disputed: bool = False
     """True where the statement is disputed, by whomever."""
 
-    @property
-    def anchor(self) -> str:
-        """Its id in the page."""
-        return f"tapped-{(self.key or self.section or 'whole')[:24]}"
-
 
 @dataclass(frozen=True, slots=True)
 class Taps:

@@ -16,18 +16,29 @@ from service.context.chosen import Context
 from service.grounding.complete import RESTRICTED
 from service.grounding.summary import Claim, Origin, Verdict
 from service.ports.questions import Answer, Standing
-from service.record.facts import Absence, Fact, FactId, Kind, PatientRecord, RequiredKind
+from service.record.facts import Absence, Fact, FactId, Kind, PatientRecord, RequiredKind, Status
 from service.record.required import call_previous
 from service.record.rules import default_rules
 
 LINES: Final = 12
-"""Facts that an answer tells; what else matches is counted."""
+"""Facts that an answer tells; what else matches is counted…"""
+LISTED: Final = frozenset(
+    {Kind.ALLERGY, Kind.MEDICATION, Kind.PROBLEM, Kind.DIRECTIVE, Kind.FLAG, Kind.DEVICE}
+)
+LINES_LISTED: Final = 40
+"""…but of these kinds so many: a thirteenth allergy may be the one."""
 LINES_BESIDE: Final = 5
 SECTION: Final = "answer"
 
 
 def to_tell(matched: Matched) -> tuple[Fact, ...]:
     """Return the facts that an answer tells, by the model's words or by their own lines."""
+    first, rest = matched.named[:LINES], matched.named[LINES:]
+    return (*first, *(fact for fact in rest if fact.kind in LISTED))[:LINES_LISTED]
+
+
+def to_ask(matched: Matched) -> tuple[Fact, ...]:
+    """Return the facts that a guided model is asked about, one by one."""
     return matched.named[:LINES]
 
 
@@ -60,7 +71,7 @@ def answer_of(
         claims=claims,
         beside=beside,
         refused=tuple(claim for claim in judged if id(claim) not in kept),
-        facts=tuple(fact for fact in record.facts if fact.id in cited | shown),
+        facts=tuple(fact for fact in record.facts if fact.id in cited | shown or _is_stay_at_hand(fact)),
         searched=len(record.facts),
         nowhere=matched.nowhere,
         elsewhere=matched.elsewhere,
@@ -74,6 +85,11 @@ def answer_of(
         read_at=read_at,
         engine=engine,
     )
+
+
+def _is_stay_at_hand(fact: Fact) -> bool:
+    """Say whether a fact is a stay that lasts: a ward that is stopped is known by it (SAFETY 24)."""
+    return fact.kind is Kind.ENCOUNTER and fact.status is Status.IN_PROGRESS
 
 
 def _own_lines(facts: Iterable[Fact], claims: Sequence[Claim], previous: set[FactId]) -> Iterator[Claim]:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Final, NamedTuple
 
 from connectors.errors import ConnectorError
-from service.ask.answer import answer_of, to_tell
+from service.ask.answer import answer_of, to_ask
 from service.ask.match import Matched, match_facts
 from service.ask.question import sought_in
 from service.context.choose import BudgetTooSmall, TokenCount, choose_facts
@@ -260,7 +260,7 @@ def _chosen(
     record, templates, profile = ready.record, ready.templates, ready.info.profile
     budget = ready.inputs.budget_tokens
     if profile.mode == "guided":
-        return _guided(question, ready, to_tell(matched), profile, count)
+        return _guided(question, ready, to_ask(matched), profile, count)
     stay = find_stay(record, question.encounter or None, ended=True)
     return choose_facts(
         record, required, templates, profile, budget, count, stay=stay, question=question.text,

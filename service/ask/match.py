@@ -15,7 +15,7 @@ from typing import Final
 
 from service.ask.question import Sought, said, stem
 from service.context.pivot import in_order
-from service.grounding.source import Source
+from service.grounding.source import OBSERVED, Source
 from service.grounding.wording import lexicon, plain_name, recorded_forms
 from service.grounding.words import DateToken, words_of
 from service.record.facts import Fact, Kind, PatientRecord, Status, When
@@ -151,10 +151,14 @@ class _Search:
         sets = {one for one in said_by.values() if one}
         best = {one for one in sets if not any(one < other for other in sets)}
         named = [fact for fact in holding if said_by.get(fact.id) in best]
-        if named:
-            return named
-        by_name = [fact for fact in holding if needed <= self._names.of(fact).broad]
-        return by_name or holding
+        by_name = [fact for fact in holding if needed <= self._names.of(fact).broad and fact not in named]
+        if not named:
+            return by_name or holding
+        # `Chronic cough` is a cough; a hemoglobin A1c is no hemoglobin, and a salt of a drug is no sodium.
+        return [*named, *(f for f in by_name if f.kind not in OBSERVED and self._is_no_salt(f, needed))]
+
+    def _is_no_salt(self, fact: Fact, needed: frozenset[str]) -> bool:
+        return fact.kind is not Kind.MEDICATION or needed <= self._names.of(fact).words
 
     def _held_by(self, fact: Fact) -> frozenset[str]:
         return self._words[fact.id] | self._names.of(fact).broad

@@ -48,7 +48,7 @@ class Answer:
     refused: tuple[Claim, ...]
     """What the rules refused of the model's answer; reviewers alone see it (SAFETY 23)."""
     facts: tuple[Fact, ...]
-    """Every fact that a claim cites, and every one that the model was shown."""
+    """Every fact that a claim cites, every one that the model was shown, and the stays that last."""
     searched: int
     """How many facts the record holds: all of them were searched."""
     nowhere: tuple[str, ...]

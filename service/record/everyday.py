@@ -29,6 +29,23 @@ RESOURCE_TYPES: Final[Mapping[str, str]] = {
 }
 
 
+_FURTHER: Final[Mapping[str, str]] = {
+    "ClinicalImpression": "clinical impressions",
+    "DeviceUseStatement": "use of devices",
+    "Media": "pictures",
+    "Medication": "names of drugs",
+    "MedicationDispense": "medication dispenses",
+    "Patient": "who the patient is",
+    "QuestionnaireResponse": "answers to questionnaires",
+}
+"""Rarer ones, which an account of what was not retrieved counts rather than names."""
+
+
+def say_type(resource_type: str) -> str:
+    """Return what a type is called, a rare one too; the type itself where it has no everyday name."""
+    return _FURTHER.get(resource_type) or name_type(resource_type)
+
+
 def name_type(resource_type: str) -> str:
     """Return what a type is called; the type itself where it has no everyday name."""
     return RESOURCE_TYPES.get(resource_type, resource_type)

@@ -66,5 +66,6 @@ def open_said(
         audit=audit,
         clock=utc_now,
         opener=opener,
+        stops=store.stops,
     )
     return Said(feedback, questions, feedbacks, room)

@@ -12,6 +12,7 @@ from functools import partial
 from connectors.fhir.client import FhirClient
 from connectors.fhir.ehr import FhirEhr
 from service.context.templates import QUESTION, open_library
+from service.ehrs import is_same_server
 from service.engine.local import LocalEngine
 from service.engine.openai import OpenAIEngine
 from service.engine.prompt import Engine
@@ -98,7 +99,7 @@ class Serving:
     async def file(self, run: StoredRun, asked: Asked) -> Published:
         """File a stored run by our own connection, whoever's it was read by (SAFETY 17)."""
         async with self.system_opener(asked.by)(lambda stage, detail: None) as summarizer:
-            if summarizer.server != run.inputs.server:
+            if not is_same_server(summarizer.server, run.inputs.server):
                 raise FilingError("This summary is of another server than the one that we file to.")
             return await summarizer.file_stored(run, asked.actor)
 

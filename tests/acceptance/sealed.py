@@ -297,7 +297,10 @@ def live_with_the_engine(day: Day) -> None:
     for number, (name, how) in enumerate(ENGINE_CRASHES, 2):
         day.until(lambda n=number: starts_of_the_engine(house) == n, "the engine is up")  # type: ignore[misc]
         time.sleep(3.0)  # by now it reads a prompt, or answers it
-        day.report[f"crashed {name}"] = [os.kill(process, how) for process in processes_named(name)]
+        found = processes_named(name)
+        for process in found:
+            os.kill(process, how)
+        day.report[f"crashed {name}"] = len(found)
     day.until(lambda: starts_of_the_engine(house) == 4, "the engine is up again")
     summary.kill()
     day.until(lambda: not processes_named("VLLM") and not processes_named("api_server"), "the engine's end")

@@ -1,4 +1,4 @@
-"""Questions over the application as it is wired: real OAuth server, gateway and FHIR server, scripted engine."""
+"""Questions to the application as it is wired: real OAuth server, gateway, FHIR server; scripted engine."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ async def test_a_page_asks_and_any_process_shows_the_answer_to_the_asker_alone(
         assert found is not None
         identity = found[1]
         questions = SqlQuestions(*database_of(site.settings))
-        while (kept := questions.get_question(identity)) and kept.state is QuestionState.ASKED:  # type: ignore[arg-type]
+        while (kept := questions.get_question(identity)) and kept.state is QuestionState.ASKED:  # type: ignore[arg-type] # noqa: ASYNC110
             await asyncio.sleep(0.05)
         questions.close()
         path = f"/sidebar/ask/{identity}?visit="
@@ -141,9 +141,13 @@ async def test_what_one_disputes_in_a_stored_summary_is_disputed_for_all(
         store, audit = open_store(one.settings)
         async with one.chart(first) as client:
             made = await Summarizer(
-                ehr=FhirEhr(client, now=utc_now), engine=ScriptedEngine(), store=store, audit=audit, clock=utc_now,
+                ehr=FhirEhr(client, now=utc_now),
+                engine=ScriptedEngine(),
+                store=store,
+                audit=audit,
+                clock=utc_now,
                 software_version="0",
-            ).summarize("2", dry_run=True)  # fmt: skip
+            ).summarize("2", dry_run=True)
         run = store.get(made.run_id)  # type: ignore[arg-type]
         assert run is not None
         gout = next(claim for claim in run.summary.published if claim.text.startswith("Gout"))

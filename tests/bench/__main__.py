@@ -31,11 +31,13 @@ from tests.bench.memory import bench_memory
 from tests.bench.omission import bench_omission
 from tests.bench.priority import bench_priority
 from tests.bench.pull import bench_pull
+from tests.bench.questions import bench_questions
 from tests.bench.refresh import bench_refresh, refresh_table
 from tests.bench.soak import bench_soak
 from tests.bench.stages import bench_stages
 from tests.bench.table import Table, document, write
 from tests.bench.verification import bench_verification
+from tests.bench.warm import bench_warm
 
 
 def assembly(charts: Charts) -> Iterator[Table]:
@@ -101,6 +103,12 @@ def verification(charts: Charts) -> Iterator[Table]:
         yield asyncio.run(bench_verification(charts.largest, Path(folder)))
 
 
+def warm(charts: Charts) -> Iterator[Table]:
+    """What it saves to read a chart ahead when its patient is opened."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield asyncio.run(bench_warm(charts.ordinary, Path(folder)))
+
+
 def priority(charts: Charts) -> Iterator[Table]:
     """What a clinician waits beside a sweep, and what the sweep loses."""
     with tempfile.TemporaryDirectory() as folder:
@@ -111,6 +119,11 @@ def cds(charts: Charts) -> Iterator[Table]:
     """The CDS card of a stored summary, beside a bare route."""
     with tempfile.TemporaryDirectory() as folder:
         yield bench_cds(Path(folder))
+
+
+def questions(charts: Charts) -> Iterator[Table]:
+    """What questions find of what is there, and of what is not."""
+    yield from bench_questions(charts.all)
 
 
 def soak(charts: Charts) -> Iterator[Table]:
@@ -130,7 +143,9 @@ TOPICS: dict[str, Callable[[Charts], Iterator[Table]]] = {
         claims,
         omission,
         verification,
+        warm,
         priority,
+        questions,
         cds,
         soak,
     )

@@ -40,7 +40,7 @@ from tests.unit.api.cds.ehr import ISS, RUN, VIEW, jwks, token, whole_prefetch
 from tests.unit.api.entering import OpenDoor
 
 CALLERS = 50
-CALLS = 200
+CALLS = 400
 ROUNDS = 3
 FACTS = 400
 """Facts of the run: what the summary of an ordinary chart holds with its evidence."""

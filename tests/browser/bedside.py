@@ -1,4 +1,4 @@
-"""Everything behind a launch: FHIR server, OAuth server, gateway, engine and our application, each for real."""
+"""Everything behind a launch: FHIR server, OAuth server, gateway, engine and application, each for real."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -107,7 +108,8 @@ class Bedside:
             async with open_summarizer(self.settings, None, lambda stage, detail: None) as summarizer:
                 return (await summarizer.summarize(patient, kind=kind, dry_run=True)).run_id
 
-        run_id = asyncio.run(make())
+        with ThreadPoolExecutor(1) as other:  # Playwright has a loop of its own in this thread
+            run_id = other.submit(lambda: asyncio.run(make())).result()
         store, audit = open_store(self.settings)
         try:
             run = store.get(RunId(run_id))

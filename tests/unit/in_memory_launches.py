@@ -34,6 +34,7 @@ class InMemoryLaunches:
     attempts: dict[str, tuple[str, Attempt]] = field(default_factory=dict)
     rows: dict[str, _Row] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
+    asked_to_hold: int = 0
     is_broken: bool = False
 
     def _check(self) -> None:
@@ -107,6 +108,7 @@ class InMemoryLaunches:
 
     def hold(self, visit: str) -> Closes | None:
         self._check()
+        self.asked_to_hold += 1
         if visit in self.held:
             return None
         self.held.add(visit)

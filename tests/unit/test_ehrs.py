@@ -157,6 +157,14 @@ def test_an_endpoint_beyond_the_allowed_origins_is_refused(tmp_path: Path, url: 
         ehr.check_endpoint(url)
 
 
+@pytest.mark.parametrize(
+    "path", ["/fhir/..", "/fhir/../x", "/./fhir", "/fhir/%2e%2E/x", "/fhir/.%2e", "/fhir//x", "/a b", "/é"]
+)
+def test_a_path_that_programs_read_differently_is_no_address(path: str) -> None:
+    with pytest.raises(BadUrl):
+        canonical(f"https://ehr.example.org{path}")
+
+
 def test_one_server_has_one_way_to_be_written() -> None:
     wanted = "https://ehr.example.org:443/fhir"
     for url in ("https://ehr.example.org/fhir", "HTTPS://EHR.example.ORG:443/fhir/", wanted):

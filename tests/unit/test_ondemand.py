@@ -231,12 +231,13 @@ async def test_a_wanted_regeneration_is_the_next_attempt_each_time(ward: Ward) -
     one = ward.process()
     anew = replace(ASKED, attempt_wanted=True)
     for asked in (ASKED, anew, anew, ASKED):
-        await all_of(one.follow((await one.want(asked, ward.opener)).id))
+        told = await all_of(one.follow((await one.want(asked, ward.opener)).id))
         ward.runs.runs = [
             replace(run, created_at=NOW.replace(minute=run.inputs.attempt)) for run in ward.runs.runs
         ]
     assert [run.inputs.attempt for run in ward.runs.runs] == [1, 2, 3]
     assert len({run.inputs.key for run in ward.runs.runs}) == 3
+    assert told[-1].data["run_id"] == ward.runs.runs[2].run_id  # what was asked for again is the newest
 
 
 async def test_two_tabs_that_ask_anew_cause_one_attempt(ward: Ward) -> None:
@@ -463,6 +464,7 @@ async def test_one_that_was_taken_for_gone_stops_and_says_nothing_more(ward: War
     generation = await one.want(ASKED, ward.opener)
     await gate.begun.wait()
     store = ward.made[0][1]
+    await until(lambda: claims(list(store.told(generation.id)[0])))  # all that is said is in the log
     maker = store.maker_of(generation.id)
     assert maker is not None
     assert store.take_over(generation.id, maker, Maker("next", maker.slot)) is not None
@@ -511,12 +513,13 @@ async def test_opening_a_patient_has_the_chart_read_once_and_a_summary_finds_it(
     for _ in range(3):
         await one.warm(ASKED, ward.opener)
         await one.warmed()
-    (warming,) = ward.engine.prompts
-    assert warming.sampling.max_tokens == 1
+    chart, warming = ward.engine.prompts
+    assert chart.sampling.max_tokens == warming.sampling.max_tokens == 1
     await all_of(one.follow((await one.want(ASKED, ward.opener)).id))
-    asked = ward.engine.prompts[1]
-    assert asked.messages[0] == warming.messages[0]
+    asked = ward.engine.prompts[2]
+    assert asked.messages[0] == chart.messages[0] == warming.messages[0]
     assert asked.messages[1].content.startswith(warming.messages[1].content)
+    assert warming.messages[1].content.startswith(chart.messages[1].content)
     assert warming.priority > asked.priority
     assert ward.runs.runs[0].prompts == (asked,)
 
@@ -528,11 +531,11 @@ async def test_a_changed_chart_is_read_ahead_anew_and_so_is_one_that_was_read_lo
     ward.ehr.more.append(ASTHMA)
     await one.warm(ASKED, ward.opener)
     await one.warmed()
-    assert len(ward.engine.prompts) == 2
+    assert len(ward.engine.prompts) == 4
     ward.clock.ahead += 601
     await one.warm(ASKED, ward.opener)
     await one.warmed()
-    assert len(ward.engine.prompts) == 3
+    assert len(ward.engine.prompts) == 6
 
 
 @pytest.mark.parametrize("failure", [EngineError(CANARY), KeyError(CANARY)])
@@ -545,7 +548,7 @@ async def test_reading_ahead_never_fails(ward: Ward, failure: Any, caplog: pytes
     assert CANARY not in caplog.text
     await one.warm(ASKED, ward.opener)
     await one.warmed()
-    assert len(ward.engine.prompts) == 2
+    assert len(ward.engine.prompts) == 3
 
 
 async def test_every_act_is_recorded_by_who_asked(ward: Ward) -> None:

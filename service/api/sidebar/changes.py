@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from service.api import words
-from service.record.everyday import name_type
+from service.record.everyday import say_type
 from service.sight import Sight
 from service.staleness import Change, Freshness, Staleness, What
 from service.writeback.moment import show_instant
@@ -59,4 +59,4 @@ def _lines(changes: Iterable[Change]) -> Iterable[str]:
     counts = Counter((change.kind, change.what) for change in changes)
     for kind in sorted({kind for kind, _ in counts}):
         parts = [f"{counts[kind, what]} {what}" for what in _ORDER if counts[kind, what]]
-        yield f"{name_type(kind) or 'other entries'}: {', '.join(parts)}"
+        yield f"{say_type(kind) or 'other entries'}: {', '.join(parts)}"

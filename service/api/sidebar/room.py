@@ -27,7 +27,7 @@ from service.api.feedback import SIDEBAR, Feedbacks, Taps
 from service.api.form import is_partial
 from service.api.freshness import Ask
 from service.api.gate import launch_of
-from service.api.pages import build_banner, build_page, number_sources
+from service.api.pages import TITLES, build_banner, build_page, number_sources
 from service.api.render import page
 from service.api.sidebar.changes import tell_changes
 from service.api.sidebar.evidence import build_evidence
@@ -157,7 +157,7 @@ class Sidebar:
         shown = await self._shown(launch, kind)
         if shown is None:
             return _over()
-        return page("sidebar/_summary.html", **await self._values(launch, kind, shown))
+        return page("sidebar/view.html", **await self._values(launch, kind, shown))
 
     async def live(self, request: Request, view: str = "") -> Response:
         """Show what is read live before the stored text (SAFETY 22)."""
@@ -418,7 +418,7 @@ class Sidebar:
             "launch": launch,
             "sheet": sheet,
             "kind": kind,
-            "views": tuple(View(key, title, key == kind) for key, title in self.kinds.items()),
+            "views": tuple(View(key, _short(key), key == kind) for key in self.kinds),
             "run_id": run.run_id if run is not None else "",
             "version": self.version,
             "asking": await self._asking(launch, shown),
@@ -475,6 +475,10 @@ def _hindrance(run: StoredRun | None, opened: Opened) -> Standing | None:
 
 def _unknown(run: StoredRun, reason: str) -> Staleness:
     return Staleness(run.run_id, Freshness.UNKNOWN, run.read_at, None, reason=reason)
+
+
+def _short(kind: str) -> str:
+    return TITLES.get(kind, kind.capitalize())
 
 
 def _over() -> Response:

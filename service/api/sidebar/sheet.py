@@ -11,7 +11,7 @@ from service.api import words
 from service.api.pages import Banner, Marks, ShownSection, SummaryPage, build_page, number_sources
 from service.grounding.since import KEY as SINCE
 from service.ports import DocumentState, FiledDocument, StoredRun
-from service.record.everyday import name_type
+from service.record.everyday import say_type
 from service.sight import Sight, Why, Withheld, WithheldType, seen_by
 from service.writeback.moment import show_instant
 
@@ -164,7 +164,7 @@ def withheld_lines(withheld: Withheld) -> list[str]:
 
 
 def _withheld_words(one: WithheldType) -> str:
-    name = name_type(one.resource_type)
+    name = say_type(one.resource_type)
     rest = f" ({words.count(one.claims, 'statement')})" if one.claims else ""
     return {
         Why.REFUSED: f"Your account may not read {name}{rest}.",

@@ -8,7 +8,7 @@ from datetime import datetime
 from service.api import words
 from service.api.pages import split_at, title_allergies, weigh
 from service.live import Line, Live, LivePart, Part, Standing
-from service.record.everyday import name_type
+from service.record.everyday import say_type
 from service.record.facts import Absence
 from service.writeback.moment import show_instant
 
@@ -76,7 +76,8 @@ def failed_strip(read_at: datetime) -> Strip:
 
 def _part(part: LivePart, since: str) -> ShownPart:
     stands = part.part in _STANDING
-    title = _TITLES[part.part] if stands else f"{_TITLES[part.part]} since {since}"
+    is_none = not part.lines and part.standing is Standing.READ
+    title = _TITLES[part.part] if stands or is_none else f"{_TITLES[part.part]} since {since}"
     if part.part is Part.ALLERGIES:
         title = title_allergies(_state(part), [line.fact for line in part.lines], title)
     none = _NONE.get(part.part, f"None since {since}.")
@@ -84,7 +85,7 @@ def _part(part: LivePart, since: str) -> ShownPart:
         key=part.part.value,
         title=title,
         lines=tuple(map(_line, part.lines)),
-        none="" if part.lines or part.standing is not Standing.READ else none,
+        none=none if is_none else "",
         troubles=tuple(_troubles(part)),
         has_failed=bool(part.failed),
         conflict=part.conflict,
@@ -112,7 +113,7 @@ def _troubles(part: LivePart) -> list[str]:
 
 
 def _names(types: tuple[str, ...]) -> str:
-    return ", ".join(map(name_type, types))
+    return ", ".join(map(say_type, types))
 
 
 def _line(line: Line) -> ShownLine:

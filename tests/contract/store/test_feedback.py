@@ -29,8 +29,13 @@ from tests.unit.writeback.charts import make_run
 
 AT = datetime(2026, 11, 28, 8, 0, tzinfo=UTC)
 SERVER, PATIENT = "https://ehr.example.org/fhir", f"Patient/{CANARY}-1"
-CLAIM = Claim("problems", f"{CANARY} has gout.", (FactId("Condition/1"), FactId("Condition/2")), Origin.MODEL,
-              Verdict.SUPPORTED)  # fmt: skip
+CLAIM = Claim(
+    "problems",
+    f"{CANARY} has gout.",
+    (FactId("Condition/1"), FactId("Condition/2")),
+    Origin.MODEL,
+    Verdict.SUPPORTED,
+)
 
 
 @dataclass
@@ -46,9 +51,18 @@ class Desk:
 
     def tap(self, number: int, mark: Mark = Mark.WRONG, actor: str = "user:one", **more: object) -> Feedback:
         one = Feedback(
-            FeedbackId(f"{number:032x}"), "run1", SERVER, PATIENT, mark, actor, AT + timedelta(minutes=number),
-            claim=self.key(), text=CLAIM.text, words=f"{CANARY} says no", by="Practitioner/7",
-        )  # fmt: skip
+            FeedbackId(f"{number:032x}"),
+            "run1",
+            SERVER,
+            PATIENT,
+            mark,
+            actor,
+            AT + timedelta(minutes=number),
+            claim=self.key(),
+            text=CLAIM.text,
+            words=f"{CANARY} says no",
+            by="Practitioner/7",
+        )
         one = replace(one, **more)  # type: ignore[arg-type]
         self.feedback.say(one)
         return one
@@ -83,23 +97,47 @@ def opened(url: str, cipher: Cipher) -> Iterator[Desk]:
 
 def question(number: int = 1, **more: object) -> Question:
     one = Question(
-        QuestionId(f"{number:032x}"), SERVER, PATIENT, "user:one", "user:p", f"Has {CANARY} gout?", AT,
-        run_id="run1", encounter="Encounter/9", by="Practitioner/7",
-    )  # fmt: skip
+        QuestionId(f"{number:032x}"),
+        SERVER,
+        PATIENT,
+        "user:one",
+        "user:p",
+        f"Has {CANARY} gout?",
+        AT,
+        run_id="run1",
+        encounter="Encounter/9",
+        by="Practitioner/7",
+    )
     return replace(one, **more)  # type: ignore[arg-type]
 
 
 def answered(one: Question) -> Question:
     answer = Answer(
-        claims=(CLAIM,), beside=(), refused=(replace(CLAIM, verdict=Verdict.UNSUPPORTED, reasons=("x",)),),
-        facts=(GOUT, A1C), searched=412, nowhere=("latex",), elsewhere=(), standings=(Standing("A", "B", "C"),),
-        unshown=3, advice=True, gaps=(), left_out=(), restricted=True, as_of=A1C.when, read_at=AT,
-    )  # fmt: skip
+        claims=(CLAIM,),
+        beside=(),
+        refused=(replace(CLAIM, verdict=Verdict.UNSUPPORTED, reasons=("x",)),),
+        facts=(GOUT, A1C),
+        searched=412,
+        nowhere=("latex",),
+        elsewhere=(),
+        standings=(Standing("A", "B", "C"),),
+        unshown=3,
+        advice=True,
+        gaps=(),
+        left_out=(),
+        restricted=True,
+        as_of=A1C.when,
+        read_at=AT,
+    )
     prompt = Prompt((Message("user", f"{CANARY}?"),), Sampling(10), {"type": "object", "enum": ["a"]})
     return replace(
-        one, state=QuestionState.ANSWERED, answer=answer, inputs=make_run().inputs, prompts=(prompt,),
+        one,
+        state=QuestionState.ANSWERED,
+        answer=answer,
+        inputs=make_run().inputs,
+        prompts=(prompt,),
         completions=(Completion("x", "stop", Usage(1, 1), 0.5),),
-    )  # fmt: skip
+    )
 
 
 def test_the_same_statement_has_the_same_key_and_no_other_has_it(desk: Desk) -> None:
@@ -301,8 +339,10 @@ def test_a_database_that_fails_is_a_store_error(stored: Desk) -> None:
         for table in ("feedback", "question", "sidebar_off"):
             session.connection().execute(text(f"DROP TABLE epicrisis_{table}"))
     for call in (
-        lambda: stored.feedback.disputes_of(SERVER, PATIENT), lambda: stored.feedback.is_off("user:one"),
-        lambda: stored.questions.get_question(QuestionId("0" * 32)), lambda: stored.tap(1),
-    ):  # fmt: skip
+        lambda: stored.feedback.disputes_of(SERVER, PATIENT),
+        lambda: stored.feedback.is_off("user:one"),
+        lambda: stored.questions.get_question(QuestionId("0" * 32)),
+        lambda: stored.tap(1),
+    ):
         with pytest.raises(StoreError):
             call()

@@ -15,6 +15,7 @@ from service.errors import ShreddedError, StoreError
 from service.ports.launches import Attempt, Launch, LaunchStore, Seen, Tokens
 from service.store.cipher import Cipher
 from service.store.database import open_cipher
+from service.store.envelope import ID_BYTES
 from service.store.keys import KeyRoom
 from service.store.launches import SqlLaunches
 from tests.conftest import CANARY
@@ -183,6 +184,16 @@ def test_neither_a_patient_nor_a_secret_lies_open(desk: Desk) -> None:
     ):
         assert secret not in lying
     assert LAUNCH.visit in lying
+
+
+def test_new_tokens_are_sealed_under_the_same_patient_s_key(desk: Desk) -> None:
+    desk.store.put_launch(BROWSER, LAUNCH, NOW)
+    assert desk.store.renew_launch(LAUNCH.visit, TOKENS, "openid", "user:88")
+    with desk.store.database.reading() as session:
+        rows = session.connection().execute(text("SELECT content, tokens FROM epicrisis_launch")).all()
+    ((content, tokens),) = [[bytes(cell)[: 1 + ID_BYTES] for cell in row] for row in rows]
+    assert content == tokens
+    assert content[1:] != desk.store.database.envelope.of_house().id
 
 
 @pytest.mark.parametrize("column", ["content", "tokens"])

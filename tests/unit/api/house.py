@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +12,8 @@ import httpx
 from fastapi import FastAPI
 
 from connectors.admissions.subscription import Hook
+from connectors.errors import TimedOut
+from connectors.fhir.client import FhirClient
 from fixtures.sample_run import sample_run
 from service.api.app import create_app
 from service.api.ask import AskRoom
@@ -19,8 +23,11 @@ from service.api.feedback import Feedbacks
 from service.api.gate import Access, Refusals
 from service.api.hooks import Hooks
 from service.api.launch import LaunchDoor
+from service.api.sidebar.room import Sidebar
+from service.api.summaries import Reading, Summaries
 from service.api.ward import Timed, Ward
 from service.ask.asking import Asking, Opener
+from service.context.templates import open_library
 from service.errors import StoreError
 from service.identity.cds import Callers
 from service.identity.keys import KeyRing
@@ -30,6 +37,7 @@ from service.identity.sessions import Sessions
 from service.identity.signin import SignIn
 from service.identity.tokens import Expected
 from service.identity.visitor import Register, Role
+from service.ondemand import OnDemand
 from service.ports import KeptSession
 from service.ports.launches import Launch
 from service.scheduler import hand_tick
@@ -41,6 +49,7 @@ from tests.unit.ask.in_memory import InMemoryFeedback, InMemoryQuestions
 from tests.unit.identity.ehr import Launching
 from tests.unit.identity.issuer import AUDIENCE, CLIENT, ISSUER, NOW, TENANT, Issuer
 from tests.unit.in_memory_admissions import InMemoryAdmissions
+from tests.unit.in_memory_generations import NoGenerations
 from tests.unit.in_memory_hooks import InMemoryHooks
 
 AT = datetime.fromtimestamp(NOW, UTC)
@@ -141,6 +150,8 @@ class House:
                 self.door,
                 self.cds(),
                 *self.asking(),
+                self.sidebar(),
+                self.summaries(),
             ),
             ward=Ward(
                 self.admissions, EHR, lambda runs: {}, lambda: timed, hand_tick, self.clock, "0", self.audit
@@ -158,6 +169,20 @@ class House:
         )  # fmt: skip
         return feedbacks, room
 
+    def summaries(self) -> Summaries:
+        """The API; no chart can be opened here, and nothing is under way."""
+        store = NoGenerations()
+        on_demand = OnDemand(store=store, runs=InMemoryStore(RUN), clock=self.clock)
+        reading = Reading(EHR, "system:none", no_reader, frozenset({"history"}))
+        return Summaries(on_demand, store, self.audit, self.clock, reading, "0", lambda: 0.0)
+
+    def sidebar(self) -> Sidebar:
+        """The sidebar; no chart can be opened here."""
+        return Sidebar(
+            store=InMemoryStore(RUN), audit=self.audit, clock=self.clock, charts=NoCharts(),
+            library=open_library(),
+        )  # fmt: skip
+
     def cds(self) -> CdsHooks:
         """The services for the EHR of `tests.unit.api.cds.ehr`."""
         hooks = InMemoryHooks()
@@ -168,7 +193,21 @@ class House:
         )  # fmt: skip
 
 
+class NoCharts:
+    """Opens no chart: the server does not answer."""
+
+    @asynccontextmanager
+    async def open(self, launch: Launch) -> AsyncIterator[FhirClient]:
+        raise TimedOut("The chart did not answer in time.")
+        yield  # pragma: no cover - what makes it a generator
+
+
 def no_chart(launch: Launch) -> Opener:
+    """Refuse to open a chart."""
+    raise StoreError("the chart cannot be opened")
+
+
+def no_reader(by: str) -> Opener:
     """Refuse to open a chart."""
     raise StoreError("the chart cannot be opened")
 

@@ -24,7 +24,7 @@ from service.api.feedback import Feedbacks
 from service.ask.asking import Asking, Opener
 from service.engine.prompt import Prompt
 from service.engine.scripted import ScriptedEngine
-from service.ports import Action
+from service.ports import Action, Stop, StopScope
 from service.ports.launches import Launch, Tokens
 from service.ports.questions import QuestionState
 from service.summarize import Progress, Summarizer
@@ -52,23 +52,51 @@ class Site:
         feedbacks = Feedbacks(self.store, self.questions, self.said, self.audit, self.clock)
         asking = Asking(store=self.questions, audit=self.audit, clock=self.clock, look_s=0.01)
         self.room = AskRoom(
-            asking=asking, questions=self.questions, feedback=self.said, feedbacks=feedbacks, audit=self.audit,
-            clock=self.clock, opener=self.opener,
-        )  # fmt: skip
+            asking=asking,
+            questions=self.questions,
+            feedback=self.said,
+            feedbacks=feedbacks,
+            audit=self.audit,
+            clock=self.clock,
+            opener=self.opener,
+            stops=self.store.stops,
+        )
         one = Launch(
-            visit="one", ehr="general", server=self.ehr.base_url, patient="Patient/1", encounter="", actor="user:one",
-            fhir_user="Practitioner/7", scope="patient/*.rs", access_profile="user:p", needs_banner=True, context={},
-            messaging=("", ""), tokens=Tokens("a", "", NOW + timedelta(hours=1)),
-        )  # fmt: skip
-        self.launchers = Launchers({
-            "one": one, "again": replace(one, visit="again"), "other": replace(one, visit="other", actor="user:other"),
-            "less": replace(one, visit="less", access_profile="user:less"),
-            "elsewhere": replace(one, visit="elsewhere", patient="Patient/2"),
-        })  # fmt: skip
+            visit="one",
+            ehr="general",
+            server=self.ehr.base_url,
+            patient="Patient/1",
+            encounter="",
+            actor="user:one",
+            fhir_user="Practitioner/7",
+            scope="patient/*.rs",
+            access_profile="user:p",
+            needs_banner=True,
+            context={},
+            messaging=("", ""),
+            tokens=Tokens("a", "", NOW + timedelta(hours=1)),
+        )
+        self.launchers = Launchers(
+            {
+                "one": one,
+                "again": replace(one, visit="again"),
+                "other": replace(one, visit="other", actor="user:other"),
+                "less": replace(one, visit="less", access_profile="user:less"),
+                "elsewhere": replace(one, visit="elsewhere", patient="Patient/2"),
+            }
+        )
         app = create_app(
-            store=self.store, audit=self.audit, clock=self.clock, access=OpenDoor(), allowed_hosts=("127.0.0.1",),
-            version="0", rooms=[self.room], launched=self.launchers, feedback=self.said, feedbacks=feedbacks,
-        )  # fmt: skip
+            store=self.store,
+            audit=self.audit,
+            clock=self.clock,
+            access=OpenDoor(),
+            allowed_hosts=("127.0.0.1",),
+            version="0",
+            rooms=[self.room],
+            launched=self.launchers,
+            feedback=self.said,
+            feedbacks=feedbacks,
+        )
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=HERE)
 
     def clock(self) -> Any:
@@ -78,9 +106,14 @@ class Site:
         @asynccontextmanager
         async def open_chart(tell: Progress) -> AsyncIterator[Summarizer]:
             yield Summarizer(
-                ehr=self.ehr, engine=self.engine, store=self.store, audit=self.audit, clock=self.clock,
-                software_version="0", vault=self.vault,
-            )  # fmt: skip
+                ehr=self.ehr,
+                engine=self.engine,
+                store=self.store,
+                audit=self.audit,
+                clock=self.clock,
+                software_version="0",
+                vault=self.vault,
+            )
 
         return open_chart
 
@@ -316,3 +349,21 @@ def test_suggested_questions_come_from_what_the_user_sees(site: Site) -> None:
     view = site.room.view(site.launchers.known["one"], [A1C, GOUT], "run1")
     assert view.suggested == ("What was the last hemoglobin a1c?", "Which problems are active?")
     assert view.run_id == "run1"
+
+
+@pytest.mark.parametrize(
+    ("scope", "value"), [(StopScope.ALL, ""), (StopScope.MODEL, "scripted"), (StopScope.PROMPT, "question")]
+)
+async def test_what_is_stopped_is_not_shown_until_the_stop_is_lifted(
+    site: Site, scope: StopScope, value: str
+) -> None:
+    site.store.add_stop(Stop(scope, value, NOW, "user:local", "it errs"))
+    text = await site.answered("gout?")
+    assert "This answer is stopped" in text
+    assert "Gout: " not in re.sub("<[^>]+>", "", text)
+    body = {"patient": "Patient/1", "question": "gout?"}
+    assert (await site.send("POST", "/api/questions", json=body)).status_code == 423
+    site.store.lift_stop(scope, value, "user:local", NOW)
+    (question, *_) = site.questions.kept
+    shown = (await site.send("GET", f"/sidebar/ask/{question}")).text
+    assert "Gout: active" in re.sub("<[^>]+>", "", shown)

@@ -39,10 +39,20 @@ HERE = "https://127.0.0.1"
 def launch_for(run: StoredRun, actor: str, visit: str) -> Launch:
     """A launch on a run's patient."""
     return Launch(
-        visit=visit, ehr="general", server=run.inputs.server.rstrip("/"), patient=run.inputs.patient, encounter="",
-        actor=actor, fhir_user="Practitioner/7", scope="patient/*.rs", access_profile=f"user:{actor}",
-        needs_banner=True, context={}, messaging=("", ""), tokens=Tokens("a", "", NOW + timedelta(hours=1)),
-    )  # fmt: skip
+        visit=visit,
+        ehr="general",
+        server=run.inputs.server.rstrip("/"),
+        patient=run.inputs.patient,
+        encounter="",
+        actor=actor,
+        fhir_user="Practitioner/7",
+        scope="patient/*.rs",
+        access_profile=f"user:{actor}",
+        needs_banner=True,
+        context={},
+        messaging=("", ""),
+        tokens=Tokens("a", "", NOW + timedelta(hours=1)),
+    )
 
 
 @dataclass
@@ -70,15 +80,26 @@ class Site:
         self.said, self.questions = InMemoryFeedback(), InMemoryQuestions()
         store = InMemoryStore(run)
         self.feedbacks = Feedbacks(store, self.questions, self.said, self.audit, lambda: NOW)
-        self.launchers = Launchers({
-            "one": launch_for(run, "user:one", "one"), "two": launch_for(run, "user:two", "two"),
-            "elsewhere": replace(launch_for(run, "user:one", "elsewhere"), patient="Patient/other"),
-        })  # fmt: skip
+        self.launchers = Launchers(
+            {
+                "one": launch_for(run, "user:one", "one"),
+                "two": launch_for(run, "user:two", "two"),
+                "elsewhere": replace(launch_for(run, "user:one", "elsewhere"), patient="Patient/other"),
+            }
+        )
         door = OpenDoor()
         self.app: FastAPI = create_app(
-            store=store, audit=self.audit, clock=lambda: NOW, access=door, allowed_hosts=("127.0.0.1",), version="0",
-            rooms=[self.asking()], feedback=self.said, feedbacks=self.feedbacks, launched=self.launchers,
-        )  # fmt: skip
+            store=store,
+            audit=self.audit,
+            clock=lambda: NOW,
+            access=door,
+            allowed_hosts=("127.0.0.1",),
+            version="0",
+            rooms=[self.asking()],
+            feedback=self.said,
+            feedbacks=self.feedbacks,
+            launched=self.launchers,
+        )
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url=HERE)
 
     def asking(self) -> AskRoom:
@@ -87,9 +108,14 @@ class Site:
 
         asking = Asking(store=self.questions, audit=self.audit, clock=lambda: NOW)
         return AskRoom(
-            asking=asking, questions=self.questions, feedback=self.said, feedbacks=self.feedbacks, audit=self.audit,
-            clock=lambda: NOW, opener=never,  # type: ignore[arg-type]
-        )  # fmt: skip
+            asking=asking,
+            questions=self.questions,
+            feedback=self.said,
+            feedbacks=self.feedbacks,
+            audit=self.audit,
+            clock=lambda: NOW,
+            opener=never,  # type: ignore[arg-type]
+        )
 
     def key(self, claim: Claim) -> str:
         return str(self.said.claim_key(self.run.inputs.server, self.run.inputs.patient, claim))
@@ -208,7 +234,7 @@ async def test_a_section_and_the_whole_may_lack_something(site: Site) -> None:
     ],
 )
 async def test_what_names_nothing_here_is_refused(site: Site, fields: dict[str, str], status: int) -> None:
-    answer = await site.tap(**fields)  # type: ignore[arg-type]
+    answer = await site.tap(**fields)
     assert answer.status_code == status
     assert site.said.kept == []
 

@@ -341,6 +341,8 @@ async def test_a_route_may_open_to_a_launch_and_to_a_sign_in(site: Site) -> None
     assert (await site.ask("/page")).status_code == 403
     visit = await site.launched()
     assert (await site.ask(f"/both?visit={visit}")).text.startswith(f"Patient/{PATIENT}")
+    shown = {"authorization": "Bearer of-a-service"}
+    assert (await site.ask(f"/both?visit={visit}", headers=shown)).text.startswith("by a sign-in")
     assert (await site.ask("/plain")).text.startswith("by a sign-in")
 
 

@@ -65,9 +65,14 @@ class Desk:
     @asynccontextmanager
     async def open(self, tell: Progress) -> AsyncIterator[Summarizer]:
         yield Summarizer(
-            ehr=self.ehr, engine=self.engine, store=InMemoryStore(), audit=self.audit, clock=lambda: self.now,
-            software_version="0", vault=self.vault,
-        )  # fmt: skip
+            ehr=self.ehr,
+            engine=self.engine,
+            store=InMemoryStore(),
+            audit=self.audit,
+            clock=lambda: self.now,
+            software_version="0",
+            vault=self.vault,
+        )
 
     def question(self, text: str, number: int = 1) -> Question:
         one = Question(
@@ -200,19 +205,21 @@ async def test_an_engine_that_fails_leaves_the_records_own_lines() -> None:
 
 async def test_an_engine_that_does_not_come_to_an_end_is_stopped() -> None:
     desk = Desk(ScriptedEngine(copy_lines, seconds_per_piece=3600), engine_s=0.2)
-    answer = await desk.ask("last urate")
+    async with asyncio.timeout(20):  # only so that a failure does not last an hour
+        answer = await desk.ask("last urate")
     assert (answer.engine, answer.found) == ("timeout", True)
     assert desk.engine.running == 0
 
 
 async def test_a_question_that_is_taken_back_stops_at_the_engine() -> None:
-    desk = Desk(ScriptedEngine(copy_lines, seconds_per_piece=3600), look_s=0.01)
+    desk = Desk(ScriptedEngine(copy_lines, seconds_per_piece=3600), look_s=0.01, engine_s=3600, whole_s=3600)
     question = desk.question("last urate")
     asking = asyncio.create_task(desk.asking.ask(question, desk.open))
     while not desk.engine.running:  # noqa: ASYNC110 - the double has no event
         await asyncio.sleep(0.01)
     desk.store.cancel(question.id)
-    assert (await asking).state is QuestionState.CANCELLED
+    async with asyncio.timeout(20):  # only so that a failure does not last an hour
+        assert (await asking).state is QuestionState.CANCELLED
     assert desk.engine.running == 0
     assert desk.store.kept[question.id].answer is None
     assert "generate" in desk.store.stages or desk.store.kept[question.id].stage
@@ -255,14 +262,23 @@ async def test_a_follow_up_is_matched_by_the_question_before() -> None:
 
 async def test_a_directive_of_a_former_stay_is_told_as_previous_alone() -> None:
     directive = {
-        "resourceType": "ServiceRequest", "id": "dnr", "subject": {"reference": "Patient/1"}, "status": "active",
-        "intent": "order", "code": {"text": "Do not resuscitate"}, "authoredOn": "2019-01-02",
+        "resourceType": "ServiceRequest",
+        "id": "dnr",
+        "subject": {"reference": "Patient/1"},
+        "status": "active",
+        "intent": "order",
+        "code": {"text": "Do not resuscitate"},
+        "authoredOn": "2019-01-02",
         "encounter": {"reference": "Encounter/old"},
-    }  # fmt: skip
+    }
     stay = {
-        "resourceType": "Encounter", "id": "now", "subject": {"reference": "Patient/1"}, "status": "in-progress",
-        "class": {"code": "IMP"}, "period": {"start": "2026-11-20"},
-    }  # fmt: skip
+        "resourceType": "Encounter",
+        "id": "now",
+        "subject": {"reference": "Patient/1"},
+        "status": "in-progress",
+        "class": {"code": "IMP"},
+        "period": {"start": "2026-11-20"},
+    }
     desk = Desk(
         ScriptedEngine(saying("Do not resuscitate: active order from 02-Jan-2019.")),
         EhrDouble(more=[directive, stay]),
@@ -277,3 +293,33 @@ async def test_nothing_of_the_patient_is_in_what_a_failure_says() -> None:
     desk = Desk(ScriptedEngine(copy_lines, failures=[EngineError(f"{CANARY}")]))
     done = await desk.asking.ask(desk.question("last urate"), desk.open)
     assert CANARY not in f"{done.error} {done!r}"
+
+
+async def test_a_long_list_of_allergies_is_told_whole_and_one_of_values_is_cut_and_counted() -> None:
+    allergies = [
+        {
+            "resourceType": "AllergyIntolerance",
+            "id": f"a{n}",
+            "patient": {"reference": "Patient/1"},
+            "code": {"text": f"Substance {n} of many"},
+            "clinicalStatus": {"coding": [{"code": "active"}]},
+        }
+        for n in range(20)
+    ]
+    values = [
+        {
+            "resourceType": "Observation",
+            "id": f"v{n}",
+            "subject": {"reference": "Patient/1"},
+            "status": "final",
+            "code": {"text": "Ferritin"},
+            "effectiveDateTime": f"2020-01-{n + 1:02}",
+            "valueQuantity": {"value": n, "unit": "ng/mL"},
+        }
+        for n in range(20)
+    ]
+    desk = Desk(ScriptedEngine(nothing), EhrDouble(more=[*allergies, *values]))
+    told = await desk.ask("Which allergies are recorded?", number=1)
+    assert (len(told.claims), told.unshown) == (21, 0)
+    cut = await desk.ask("Ferritin?", number=2)
+    assert (len(cut.claims), cut.unshown) == (12, 8)

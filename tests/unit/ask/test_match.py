@@ -31,20 +31,54 @@ OLD_A1C = fact(
 HB = fact("Hemoglobin: 13.1 g/dL on 25-Nov-2020", Kind.RESULT, on="2020-11-25", value="13.1", unit="g/dL")
 PENICILLIN = fact("Allergy to Penicillin: active; recorded 04-May-2011", Kind.ALLERGY, status=Status.ACTIVE)
 LATEX = fact("Allergy to Latex: active; recorded 04-May-2012", Kind.ALLERGY, status=Status.ACTIVE)
-ORDER = fact("Penicillin V 250 MG Oral Tablet: stopped order from 27-Oct-2016", Kind.MEDICATION, on="2016-10-27",
-             status=Status.STOPPED)  # fmt: skip
+ORDER = fact(
+    "Penicillin V 250 MG Oral Tablet: stopped order from 27-Oct-2016",
+    Kind.MEDICATION,
+    on="2016-10-27",
+    status=Status.STOPPED,
+)
 PAIN = fact("Pain severity: 3 on 25-Nov-2020", Kind.VITAL, on="2020-11-25", value="3")
-CHEST = fact("Computed tomography of chest: completed on 05-Mar-2015", Kind.PROCEDURE, on="2015-03-05",
-             status=Status.COMPLETED)  # fmt: skip
+CHEST = fact(
+    "Computed tomography of chest: completed on 05-Mar-2015",
+    Kind.PROCEDURE,
+    on="2015-03-05",
+    status=Status.COMPLETED,
+)
 ATTACK = fact(
     "Myocardial infarction: resolved, on 05-Mar-2015", Kind.PROBLEM, on="2015-03-05", status=Status.RESOLVED
 )
-STAY = fact("Hospital stay: inpatient encounter, finished on 05-Mar-2015", Kind.ENCOUNTER, on="2015-03-05",
-            category="inpatient")  # fmt: skip
-VISIT = fact("Check-up: ambulatory encounter, finished on 05-Mar-2019", Kind.ENCOUNTER, on="2019-03-05",
-             category="ambulatory")  # fmt: skip
-CHART = [GOUT, A1C, OLD_A1C, HB, SODIUM, POTASSIUM, PRESSURE, LISINOPRIL, SIMVASTATIN, COLONOSCOPY, PENICILLIN, LATEX,
-         ORDER, PAIN, CHEST, ATTACK, STAY, VISIT]  # fmt: skip
+STAY = fact(
+    "Hospital stay: inpatient encounter, finished on 05-Mar-2015",
+    Kind.ENCOUNTER,
+    on="2015-03-05",
+    category="inpatient",
+)
+VISIT = fact(
+    "Check-up: ambulatory encounter, finished on 05-Mar-2019",
+    Kind.ENCOUNTER,
+    on="2019-03-05",
+    category="ambulatory",
+)
+CHART = [
+    GOUT,
+    A1C,
+    OLD_A1C,
+    HB,
+    SODIUM,
+    POTASSIUM,
+    PRESSURE,
+    LISINOPRIL,
+    SIMVASTATIN,
+    COLONOSCOPY,
+    PENICILLIN,
+    LATEX,
+    ORDER,
+    PAIN,
+    CHEST,
+    ATTACK,
+    STAY,
+    VISIT,
+]
 
 
 def ask(question: str, former: str = "", facts: list = CHART) -> Matched:  # type: ignore[type-arg]
@@ -141,9 +175,29 @@ def test_a_follow_up_is_about_what_was_asked_before() -> None:
 
 
 def test_as_many_facts_are_looked_at_as_there_is_room_for() -> None:
-    days = [fact(f"Sodium: {n} mmol/L on 01-Jan-{1900 + n}", Kind.RESULT, f"Observation/{n}", on=f"{1900 + n}-01-01")
-            for n in range(1, 99)]  # fmt: skip
+    days = [
+        fact(
+            f"Sodium: {n} mmol/L on 01-Jan-{1900 + n}",
+            Kind.RESULT,
+            f"Observation/{n}",
+            on=f"{1900 + n}-01-01",
+        )
+        for n in range(1, 99)
+    ]
     found = ask("sodium", facts=days)
     assert len(found.named) == 98
     assert len(found.all) == MOST
     assert found.all[0] is days[-1]
+
+
+def test_the_longer_name_is_meant_where_it_is_said_whole() -> None:
+    cough = fact("Cough: active, since 04-Mar-2011; note: now chronic", status=Status.ACTIVE, on="2011-03-04")
+    chronic = fact("Chronic cough: active, since 04-Mar-2012", status=Status.ACTIVE, on="2012-03-04")
+    assert ask("chronic cough?", facts=[cough, chronic]).named == (chronic,)
+    assert ask("cough?", facts=[cough, chronic]).named == (chronic, cough)
+
+
+def test_a_salt_of_a_drug_is_no_electrolyte() -> None:
+    naproxen = fact("Naproxen sodium 220 MG Oral Tablet: active order from 30-Jun-2018", Kind.MEDICATION)
+    assert ask("last sodium", facts=[SODIUM, naproxen]).named == (SODIUM,)
+    assert ask("naproxen", facts=[SODIUM, naproxen]).named == (naproxen,)

@@ -57,29 +57,46 @@ def test_kinds_times_and_words_are_told_apart() -> None:
     assert (asked.terms, asked.kinds, asked.current) == ((), frozenset({Kind.MEDICATION}), True)
     assert sought_in("When was the last admission?").admitted
     assert sought_in("sodium, potassium and blood pressure").groups == (
-        ("sodium",), ("potassium",), ("blood", "pressure"),
-    )  # fmt: skip
+        ("sodium",),
+        ("potassium",),
+        ("blood", "pressure"),
+    )
     assert "creatinine" in sought_in("How is the kidney function?").names
 
 
 @pytest.mark.parametrize(
     "question",
     [
-        "Should we stop apixaban?", "Can I give ibuprofen?", "What do you recommend?", "Is it safe to discharge her?",
-        "What dose should he get?", "Do you think this is pneumonia?", "What is the prognosis?",
-        "Does he need to be admitted?", "Would you advise surgery?", "What is the best treatment?",
-        "Is apixaban contraindicated?", "How would you treat this?", "Is she ready for discharge?",
+        "Should we stop apixaban?",
+        "Can I give ibuprofen?",
+        "What do you recommend?",
+        "Is it safe to discharge her?",
+        "What dose should he get?",
+        "Do you think this is pneumonia?",
+        "What is the prognosis?",
+        "Does he need to be admitted?",
+        "Would you advise surgery?",
+        "What is the best treatment?",
+        "Is apixaban contraindicated?",
+        "How would you treat this?",
+        "Is she ready for discharge?",
     ],
-)  # fmt: skip
+)
 def test_a_question_for_advice_or_a_judgement_is_known_as_one(question: str) -> None:
     assert sought_in(question).advice
 
 
 @pytest.mark.parametrize(
     "question",
-    ["When was apixaban stopped?", "What was the last HbA1c?", "Which allergies?", "Who ordered the scan?",
-     "Is he taking metformin?", "What was recommended?"[:8]],
-)  # fmt: skip
+    [
+        "When was apixaban stopped?",
+        "What was the last HbA1c?",
+        "Which allergies?",
+        "Who ordered the scan?",
+        "Is he taking metformin?",
+        "What was recommended?"[:8],
+    ],
+)
 def test_a_question_for_what_is_recorded_is_no_question_for_advice(question: str) -> None:
     assert not sought_in(question).advice
 

@@ -14,24 +14,30 @@ from tests.unit.context.charts import FREE, HISTORY, count
 
 def test_what_matches_a_question_is_its_focus_and_leaves_the_evidence_before_it_as_it_was() -> None:
     days = [
-        fact(f"Sodium: {n} mmol/L on 0{n % 9 + 1}-Jan-{1900 + n}", Kind.RESULT, f"Observation/{n}",
-             on=f"{1900 + n}-01-0{n % 9 + 1}", value=str(n), unit="mmol/L")
-        for n in range(1, 99)
-    ]  # fmt: skip
+        fact(
+            f"Sodium: {n} mmol/L on 0{n % 9 + 1}-Jan-{1600 + n}",
+            Kind.RESULT,
+            f"Observation/{n}",
+            on=f"{1600 + n}-01-0{n % 9 + 1}",
+            value=str(n),
+            unit="mmol/L",
+        )
+        for n in range(1, 400)
+    ]
     chart, question = record([GOUT, *days]), load("question")
-    summary = choose_facts(chart, (), HISTORY, FREE, 1500, count)
+    summary = choose_facts(chart, (), HISTORY, FREE, 2000, count)
     left = [one for one in days if one.id not in {shown.id for shown in summary.facts.values()}]
     assert len(left) > 20
     asked = choose_facts(
-        chart, (), question, FREE, 1500, count, question="Sodium in 1901?", matching=left[:3]
-    )  # fmt: skip
+        chart, (), question, FREE, 2000, count, question="Sodium in 1601?", matching=left[:3]
+    )
     assert asked.blocks == summary.blocks
     assert {shown.id for block in asked.focus for line in block.lines for shown in line.facts} == {
         one.id for one in left[:3]
     }
     text = whole_chat(asked, question, FREE)[1].content
-    assert text.endswith('QUESTION: "Sodium in 1901?"')
-    assert asked.tokens == count(whole_chat(asked, question, FREE)) <= 1500
+    assert text.endswith('QUESTION: "Sodium in 1601?"')
+    assert asked.tokens == count(whole_chat(asked, question, FREE)) <= 2000
     common = whole_chat(summary, HISTORY, FREE)[1].content.partition("NOT SHOWN")[0]
     assert text.startswith(common.rstrip())
 

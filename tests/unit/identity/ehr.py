@@ -115,9 +115,14 @@ class EhrDouble:
         return await self._tokens(form)
 
     async def _tokens(self, form: Mapping[str, str]) -> httpx.Response:
+        """Use up what was shown, and only then wait: whoever does not hear the answer has lost it."""
+        answer = self._answered(form)
         self.reached.set()
         if self.go is not None:
             await self.go.wait()
+        return answer
+
+    def _answered(self, form: Mapping[str, str]) -> httpx.Response:
         if self.refuses:
             return httpx.Response(self.refuses, json={"error": "invalid_grant"})
         if form["grant_type"] == "refresh_token":

@@ -91,6 +91,7 @@ async def test_many_at_once_renew_once(site: Launching) -> None:
     site.now += OVER
     assert set(await at_once(site, *(token(site, launch) for _ in range(20)))) == {"access-2"}
     assert site.ehr.refreshed == 1
+    assert site.store.asked_to_hold == 1, "whoever waits in this process waits for the answer, not for a turn"
 
 
 async def test_two_processes_at_once_renew_once(site: Launching) -> None:
