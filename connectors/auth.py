@@ -27,6 +27,8 @@ class Auth(httpx.Auth):
     """How requests are authenticated; `profile` is part of run keys (`system:smart:<client id>`)."""
 
     profile = "system:none"
+    scope: str = ""
+    """What was granted, in SMART's words; empty where that is not known."""
     origins: frozenset[str] = frozenset()
     """Origins beyond the server's own that the configuration has it ask: a token endpoint."""
 
@@ -112,7 +114,8 @@ class SmartBackendAuth(Auth):
         self._base_url = base_url.rstrip("/")
         self._client_id = client_id
         self._key = key
-        self._scope = scope
+        self.scope = scope
+        self._asked_scope = scope
         self._token_url = token_url
         self.origins = frozenset({origin_of(token_url)} if token_url else ())
         self._allow_plain_http = allow_plain_http
@@ -153,7 +156,7 @@ class SmartBackendAuth(Auth):
         refuse_plain_http(origin, allow_plain_http=self._allow_plain_http)
         form = {
             "grant_type": "client_credentials",
-            "scope": self._scope,
+            "scope": self._asked_scope,
             "client_assertion_type": ASSERTION_TYPE,
             "client_assertion": self._key.sign(self._claims(url)),
         }
@@ -199,6 +202,8 @@ class SmartBackendAuth(Auth):
         if not response.is_success or not legible:
             raise _token_refused(response.status_code, answer.get("error"), origin)
         life_s = lifetime_s(answer.get("expires_in"))
+        granted = answer.get("scope")  # RFC 6749 5.1: left out where it is what was asked for
+        self.scope = granted if isinstance(granted, str) and granted.strip() else self._asked_scope
         return _Token(f"Bearer {value}", self._now() + life_s - min(EARLY_S, life_s / 4))
 
 

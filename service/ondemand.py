@@ -13,7 +13,7 @@ import random
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -38,8 +38,7 @@ from service.ports.ondemand import (
 )
 from service.summarize import Progress, Ready, Summarizer, with_key
 
-K = TypeVar("K")
-V = TypeVar("V")
+K, V, T = TypeVar("K"), TypeVar("V"), TypeVar("T")
 _log = logging.getLogger("epicrisis.ondemand")
 
 Opener = Callable[[Progress], AbstractAsyncContextManager[Summarizer]]
@@ -97,6 +96,9 @@ class _Ended(NamedTuple):
     data: Mapping[str, Any]
     run_id: str = ""
     error: str = ""
+
+
+_CANCELLED: Final = _Ended(GenerationState.CANCELLED, {})
 
 
 @dataclass(eq=False)
@@ -165,6 +167,7 @@ class OnDemand:
         self._looked: OrderedDict[GenerationId, float] = OrderedDict()
         self._warmed: OrderedDict[tuple[str, ...], float] = OrderedDict()
         self._warming: dict[tuple[str, ...], asyncio.Task[None]] = {}
+        self._unbroken: set[asyncio.Task[Any]] = set()
         self._forgot_at: float | None = None
 
     async def want(self, asked: Asked, opener: Opener) -> Generation:
@@ -175,7 +178,7 @@ class OnDemand:
         await self._forget()
         found = await asyncio.to_thread(self._store.under_way, asked)
         if found is None:
-            return await self._begin(asked, opener)
+            return await self._to_its_end(self._begin(asked, opener))
         return await self._joined(found, opener)
 
     async def get(self, generation_id: GenerationId) -> Generation | None:
@@ -228,11 +231,7 @@ class OnDemand:
         if making is not None:
             making.stopping.set()
             return
-        right = await self._right_of_gone(generation_id)
-        if right is not None:
-            await self._end_gone(
-                generation_id, right, _Ended(GenerationState.CANCELLED, {}), ToldKind.CANCELLED
-            )
+        await self._to_its_end(self._end_gone(generation_id, _CANCELLED, ToldKind.CANCELLED))
 
     async def warm(self, asked: Asked, opener: Opener) -> None:
         """Have the engine read the chart in the background, once while nothing of it changes. Never fails."""
@@ -250,13 +249,13 @@ class OnDemand:
 
     async def aclose(self) -> None:
         """Stop what is under way here. It is left to whoever follows it on another process."""
-        makings = list(self._made.values())
-        for making in makings:
+        await asyncio.gather(*self._unbroken, return_exceptions=True)
+        for making in self._made.values():
             making.is_lost = True
             making.stopping.set()
-        tasks = [making.task for making in makings if making.task is not None]
         for warming in self._warming.values():
             warming.cancel()
+        tasks = [making.task for making in self._made.values() if making.task is not None]
         await asyncio.gather(*tasks, *self._warming.values(), return_exceptions=True)
 
     # Beginning, joining, taking over
@@ -306,21 +305,36 @@ class OnDemand:
         if generation_id in self._made:
             return
         opener = opener or self._openers.get(generation_id)
-        right = await self._right_of_gone(generation_id)
-        if right is None:
-            return
         if opener is None:
-            error = _failed(ORPHANED)
-            await self._end_gone(generation_id, right, error, ToldKind.FAILED)
+            await self._to_its_end(self._end_gone(generation_id, _failed(ORPHANED), ToldKind.FAILED))
+        else:
+            await self._to_its_end(self._make_instead(generation_id, opener))
+
+    async def _make_instead(self, generation_id: GenerationId, opener: Opener) -> None:
+        taken = await self._take_over(generation_id)
+        if taken is None:
             return
-        taken = await self._take_over(generation_id, right)
+        making, makers = taken
+        making.opener = opener
+        if makers > MOST_MAKERS:
+            await self._finish(making, _failed(ORPHANED), ToldKind.FAILED)
+        else:
+            self._start(making)
+
+    async def _end_gone(self, generation_id: GenerationId, ended: _Ended, kind: ToldKind) -> None:
+        taken = await self._take_over(generation_id)
         if taken is not None:
-            making, makers = taken
-            making.opener = opener
-            if makers > MOST_MAKERS:
-                await self._finish(making, _failed(ORPHANED), ToldKind.FAILED)
-            else:
-                self._start(making)
+            await self._finish(taken[0], ended, kind)
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what takes a lock to its end, even where whoever asked for it has gone meanwhile.
+
+        A lock that nobody lets go would say for ever that somebody makes what nobody does.
+        """
+        task = asyncio.create_task(work)
+        self._unbroken.add(task)
+        task.add_done_callback(self._unbroken.discard)
+        return await asyncio.shield(task)
 
     async def _right_of_gone(self, generation_id: GenerationId) -> tuple[Maker, int, Right] | None:
         """Return the maker that is gone, and a lock for who takes its place; None where it lives."""
@@ -332,9 +346,11 @@ class OnDemand:
         right = await asyncio.to_thread(self._store.hold_slot, gone.slot)
         return None if right is None else (gone, gone.slot, right)
 
-    async def _take_over(
-        self, generation_id: GenerationId, held: tuple[Maker, int, Right]
-    ) -> tuple[_Making, int] | None:
+    async def _take_over(self, generation_id: GenerationId) -> tuple[_Making, int] | None:
+        """Take the place of a maker that is gone, and return how many there were; None where it lives."""
+        held = await self._right_of_gone(generation_id)
+        if held is None:
+            return None
         gone, slot, right = held
         maker = Maker(secrets.token_hex(8), slot)
         try:
@@ -347,17 +363,6 @@ class OnDemand:
             return None
         making = _Making(taken.generation, maker, right, _nobody, taken.last, set(taken.claims))
         return making, taken.makers
-
-    async def _end_gone(
-        self,
-        generation_id: GenerationId,
-        held: tuple[Maker, int, Right],
-        ended: _Ended,
-        kind: ToldKind,
-    ) -> None:
-        taken = await self._take_over(generation_id, held)
-        if taken is not None:
-            await self._finish(taken[0], ended, kind)
 
     # Making
 
@@ -563,7 +568,7 @@ def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
 def _how(work: asyncio.Task[_Ended]) -> tuple[_Ended, ToldKind]:
     """Return how the work ended, in words that say nothing of a patient."""
     if work.cancelled():
-        return _Ended(GenerationState.CANCELLED, {}), ToldKind.CANCELLED
+        return _CANCELLED, ToldKind.CANCELLED
     error = work.exception()
     if error is None:
         ended = work.result()

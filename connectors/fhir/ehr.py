@@ -8,6 +8,7 @@ from typing import Any
 
 from connectors.fhir.client import FhirClient
 from connectors.fhir.documents import Filed, file_transaction, find_document
+from connectors.fhir.grant import mark_ungranted
 from connectors.fhir.patient import pull_patient
 from connectors.fhir.pull import Pull
 from connectors.fhir.reference import parse_patient_id
@@ -48,6 +49,12 @@ class FhirEhr:
         With `known`, an earlier pull of the same patient, only what changed is fetched, where that can be
         trusted.
         """
+        pull = await self._pull(patient_id, on_progress, known)
+        return mark_ungranted(pull, self._client.session.auth.scope)
+
+    async def _pull(
+        self, patient_id: str, on_progress: Callable[[str, int], None] | None, known: Pull | None
+    ) -> Pull:
         if known is not None and known.patient_id == parse_patient_id(patient_id):
             refreshed = await refresh_patient(self._client, known, now=self._now, on_progress=on_progress)
             if refreshed is not None:

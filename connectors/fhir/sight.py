@@ -7,7 +7,6 @@ missing, refused or admitted to be incomplete.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,6 +22,7 @@ from connectors.errors import (
 )
 from connectors.fhir.client import FhirClient
 from connectors.fhir.compartment import COMPARTMENT
+from connectors.fhir.grant import granted_of
 from connectors.fhir.outcome import gap_of_outcome
 from connectors.fhir.pull import GapReason
 from connectors.fhir.reference import parse_reference
@@ -33,8 +33,6 @@ IDS_A_SEARCH: Final = 50
 """Ids in one address: 50 of 64 characters keep it below what proxies take (RFC 9110 4.1: 8,000 octets)."""
 MOST_READS: Final = 50
 """Resources that are read one by one where a server does not search by `_id`."""
-_SCOPE = re.compile(r"(?:patient|user)/(?P<kind>[A-Za-z]+|\*)\.(?P<rights>[a-z*]+)(?P<filter>\?.*)?")
-_V1_RIGHTS: Final = {"read": "rs", "write": "cud", "*": "cruds"}
 
 
 class Reach(StrEnum):
@@ -147,24 +145,6 @@ class FhirSight:
             gaps = [gap for outcome in page.outcomes if (gap := gap_of_outcome(outcome, kind))]
             return worst([Reach.READ, *(reach_of_reason(gap.reason) for gap in gaps)])
         return Reach.FAILED
-
-
-def granted_of(scope: str, kind: str) -> str:
-    """Return what of a type a scope lets one search: `whole`, `part` (a filter: `?category=…`) or `none`.
-
-    A scope that speaks of no resources says nothing, and the server is asked.
-    """
-    matches = [found for word in scope.split() if (found := _SCOPE.fullmatch(word))]
-    if not matches:
-        return "whole"
-    ours = [one for one in matches if one["kind"] in ("*", kind) and "s" in _rights(one["rights"])]
-    if not ours:
-        return "none"
-    return "part" if all(one["filter"] for one in ours) else "whole"
-
-
-def _rights(said: str) -> str:
-    return _V1_RIGHTS.get(said, said)
 
 
 def version_of(resource: Mapping[str, Any]) -> str:

@@ -22,10 +22,14 @@ class Bearer(Protocol):
 
 
 class UserAuth(Auth):
-    """A user's access token (RFC 6750). `profile` says what may be read with it, and holds no secret."""
+    """A user's access token (RFC 6750), granted `scope`.
 
-    def __init__(self, profile: str, bearer: Bearer) -> None:
+    `profile` says what may be read with it, and holds no secret.
+    """
+
+    def __init__(self, profile: str, bearer: Bearer, scope: str = "") -> None:
         self.profile = profile
+        self.scope = scope
         self._bearer = bearer
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:

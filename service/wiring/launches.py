@@ -42,7 +42,7 @@ class LaunchCharts:
         site = self.launches.named(launch.ehr)
         client = FhirClient(
             launch.server,
-            auth=UserAuth(launch.access_profile, self.renewal.bearer(launch.visit)),
+            auth=UserAuth(launch.access_profile, self.renewal.bearer(launch.visit), launch.scope),
             limits=fhir_limits(self.settings),
             allowed_origins=site.ehr.allowed_origins if site is not None else (),
         )

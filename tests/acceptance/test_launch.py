@@ -16,6 +16,8 @@ import pytest
 
 from connectors.errors import Forbidden, Unauthorized
 from connectors.fhir.client import FhirClient
+from connectors.fhir.ehr import FhirEhr
+from connectors.fhir.pull import GapReason
 from fixtures.servers import SekmetServer, free_port
 from fixtures.smart import CLIENTS, SCOPE_V1, SmartEhr, missing_parts
 from service.api.cookies import LAUNCH
@@ -200,6 +202,21 @@ async def test_what_a_user_may_not_read_the_chart_does_not_give(site: Site) -> N
         assert (await chart.read("AllergyIntolerance/a1"))["code"]["text"] == "Penicillin"
     assert other.access_profile != launch.access_profile
     assert await site.rooms.door.launches.current(launch.visit) is None, "another user came to this browser"
+
+
+async def test_what_a_server_leaves_out_in_silence_counts_as_not_retrieved(
+    sekmet: SekmetServer, tmp_path: Path
+) -> None:
+    with SmartEhr(tmp_path / "smart", sekmet.base_url, HERE, everything="filter") as ehr:
+        async with site_of(ehr, tmp_path / "home") as site:
+            launch = await site.opened(ehr.launch_url("1", user="doe"))
+            async with site.chart(launch) as client:
+                pull = await FhirEhr(client).pull("1")
+                again = await FhirEhr(client).pull("1", known=pull)
+    for found in (pull, again):
+        assert {one["resourceType"] for one in found.resources} == {"Patient"}
+        gaps = [gap for gap in found.gaps if gap.resource_type == "AllergyIntolerance"]
+        assert [gap.reason for gap in gaps] == [GapReason.REFUSED]
 
 
 async def test_two_processes_renew_once_at_a_server_that_takes_a_refresh_token_once(site: Site) -> None:

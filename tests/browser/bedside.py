@@ -146,17 +146,17 @@ def scripted_server(folder: Path, decode: float = 400.0) -> Iterator[str]:
 
 
 @contextmanager
-def at_bedside(folder: Path, engine_url: str = "", **more: Any) -> Iterator[Bedside]:
-    """Start all of it; without `engine_url` the engine is the scripted one."""
+def at_bedside(folder: Path, model: Path | None = None) -> Iterator[Bedside]:
+    """Start all of it; without a `model`'s folder the engine is the scripted one."""
     port = free_port()
     with ExitStack() as stack:
         sekmet = stack.enter_context(SekmetServer(folder / "sekmet"))
         here = f"http://127.0.0.1:{port}"
         ehr = stack.enter_context(SmartEhr(folder / "smart", sekmet.base_url, here))
-        url = engine_url or stack.enter_context(scripted_server(folder))
+        url = "" if model else stack.enter_context(scripted_server(folder))
         settings = load_settings(
             home=folder / "home", fhir_url=sekmet.base_url, ehrs=ehr.write_config(), engine_url=url,
-            **{"model": "scripted", "second_pass": "off", **more},
+            model=str(model or "scripted"), second_pass="off",
         )  # fmt: skip
         place = Bedside(ehr, sekmet, settings, here)
         for patient in ehr.patients:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from service.engine.prompt import Prompt
 from service.engine.scripted import ScriptedEngine
 from service.errors import EngineError, ShreddedError, StoreError
 from service.filing.publish import Published
+from service.grounding.summary import Origin
 from service.ondemand import MOST_MAKERS, SENTENCES, OnDemand, Opener, Pace
 from service.ports import Action, DocumentState, FiledDocument, RunState, StoredRun
 from service.ports.ondemand import (
@@ -158,6 +160,15 @@ def claims(told: list[Told]) -> list[str]:
     return [one.data["text"] for one in told if one.kind is ToldKind.CLAIM]
 
 
+def claims_by_model(ward: Ward) -> set[str]:
+    """What the stored run publishes of the model's own sentences."""
+    return {
+        claim.text
+        for claim in ward.runs.runs[0].summary.published
+        if claim.origin is Origin.MODEL and not claim.repaired
+    }
+
+
 async def until(holds: Callable[[], Any]) -> None:
     async with asyncio.timeout(20):
         while not holds():  # noqa: ASYNC110 - a thread or another process tells no event
@@ -178,6 +189,7 @@ async def test_stages_and_claims_are_told_and_then_the_stored_run(ward: Ward) ->
     run = ward.runs.runs[0]
     assert told[-1].data == {"run_id": run.run_id, "state": "filed"}
     assert len(claims(told)) >= 5
+    assert claims_by_model(ward) <= set(claims(told))
     assert set(claims(told)) <= {claim.text for claim in (*run.summary.published, *run.summary.refused)}
     assert ward.filed == [(run.run_id, "Practitioner/7")]
     assert {entry.actor for entry in ward.audit.entries} == {"user:1"}
@@ -432,6 +444,30 @@ async def test_an_abandoned_one_is_made_by_one_of_those_who_follow_it(ward: Ward
     store.close()
 
 
+async def test_who_goes_while_taking_over_leaves_no_lock_behind(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, gone = abandoned(ward)
+    one, other = ward.process(), ward.process()
+    mine = ward.made[0][1]
+    real, holding, let_on = mine.hold_slot, threading.Event(), threading.Event()
+
+    def hold_slot(slot: int) -> Any:
+        right = real(slot)
+        holding.set()
+        let_on.wait(20)
+        return right
+
+    monkeypatch.setattr(mine, "hold_slot", hold_slot)
+    following = asyncio.create_task(all_of(one.follow(gone.id, 0, ward.opener)))
+    await until(holding.is_set)
+    following.cancel()
+    await asyncio.wait({following})
+    let_on.set()
+    assert (await all_of(other.follow(gone.id, 0, ward.opener)))[-1].kind is ToldKind.DONE
+    store.close()
+
+
 async def test_who_cannot_make_an_abandoned_one_is_told_that_it_ended(ward: Ward) -> None:
     store, gone = abandoned(ward)
     one = ward.process()
@@ -490,22 +526,26 @@ async def test_of_a_shredded_patient_nothing_is_begun_and_what_is_under_way_ends
         await one.want(ASKED, ward.opener)
 
 
-async def test_a_log_that_cannot_be_written_for_a_while_has_no_gap(
+async def test_a_log_that_cannot_be_written_for_a_while_has_no_gap_and_lacks_nothing(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = ward.process()
     store = ward.made[0][1]
-    real, failures = store.tell, iter([True, True, False, True])
+    real, seen = store.tell, set[ToldKind]()
 
-    def tell(*given: Any) -> bool:
-        if next(failures, False):
+    def tell(generation_id: GenerationId, maker: str, events: list[Told]) -> bool:
+        new = {event.kind for event in events} - seen
+        seen.update(new)
+        if new:  # whatever is said for the first time cannot be written
             raise StoreError("The disk is full.")
-        return real(*given)
+        return real(generation_id, maker, events)
 
     monkeypatch.setattr(store, "tell", tell)
     told = await all_of(one.follow((await one.want(ASKED, ward.opener)).id))
     assert [event.seq for event in told] == list(range(1, len(told) + 1))
     assert told[-1].kind is ToldKind.DONE
+    assert seen == {ToldKind.STAGE, ToldKind.CLAIM}
+    assert claims_by_model(ward) <= set(claims(told))
 
 
 async def test_opening_a_patient_has_the_chart_read_once_and_a_summary_finds_it(ward: Ward) -> None:

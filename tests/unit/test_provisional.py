@@ -106,6 +106,11 @@ async def test_what_a_model_thinks_is_not_its_answer(end: str) -> None:
     assert await ear.hear(thought + answer, ends=False) == ([RIGHT] if end else [])
 
 
+async def test_what_a_model_thought_before_it_began_again_is_void() -> None:
+    ear = Ear(strip=(THINKING, CODE_FENCE))
+    assert await ear.hear("<unused94>Let me } see", written((LABEL, RIGHT)), ends=False) == [RIGHT]
+
+
 async def test_a_guided_answer_is_heard_when_it_is_whole() -> None:
     ear = Ear(GUIDED)
     found = provisional(ear.shown, record(FACTS), TEMPLATES, (), ear.told.append)

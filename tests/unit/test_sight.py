@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from connectors.fhir.sight import FhirSight, Reach, Seen, granted_of
+from connectors.fhir.pull import Gap, GapReason
+from connectors.fhir.sight import FhirSight, Reach, Seen
 from fixtures.sample_run import sample_run
 from service.grounding.summary import Claim, Origin, Summary, SummarySection, Verdict
 from service.record.facts import Absence, FactId, ResourceVersion
@@ -222,23 +223,6 @@ def test_a_scope_that_grants_no_search_of_a_type_refuses_it_without_asking() -> 
     assert Why.REFUSED in {one.why for one in withheld.types if one.resource_type == "AllergyIntolerance"}
 
 
-@pytest.mark.parametrize(
-    ("scope", "granted"),
-    [
-        ("", "whole"),
-        ("openid launch", "whole"),
-        ("patient/*.rs", "whole"),
-        ("user/Observation.read", "whole"),
-        ("patient/Observation.r", "none"),
-        ("patient/Condition.rs", "none"),
-        ("patient/Observation.rs?category=laboratory", "part"),
-        ("patient/Observation.rs?category=laboratory patient/*.s", "whole"),
-    ],
-)
-def test_scopes_are_read_as_smart_writes_them(scope: str, granted: str) -> None:
-    assert granted_of(scope, "Observation") == granted
-
-
 def test_a_filtered_scope_bears_no_absence_but_shows_what_it_finds() -> None:
     scope = "patient/*.rs?x=y"
     seen, withheld = _seen(sample_chart(), scope=scope)
@@ -251,3 +235,24 @@ def test_nothing_is_readable_of_which_nobody_looked() -> None:
     seen, withheld = seen_by(SUMMARY, sight)
     assert seen.published == ()
     assert {one.why for one in withheld.types if one.resource_type == "Condition"} == {Why.FAILED}
+
+
+def test_a_type_that_the_server_has_for_nobody_is_not_said_to_be_kept_from_this_user() -> None:
+    gap = Gap("Consent", GapReason.NOT_SUPPORTED)
+    summary = replace(SUMMARY, gaps=(*SUMMARY.gaps, gap))
+    chart = sample_chart(refused={"Consent"})
+    seen, withheld = _seen(chart, summary)
+    assert not withheld
+    assert _section(seen, "directives").state is Absence.NONE_RECORDED
+    assert not any(one.startswith("Consent") for one in chart.asked)
+
+
+@pytest.mark.parametrize(("code", "why"), [("incomplete", Why.FAILED), ("suppressed", Why.REFUSED)])
+def test_a_search_that_admits_to_be_cut_short_bears_no_count(code: str, why: Why) -> None:
+    chart = sample_chart()
+    chart.outcomes["Observation"] = code
+    seen, withheld = _seen(chart)
+    assert withheld.claims == 0
+    assert [(one.resource_type, one.why) for one in withheld.types] == [("Observation", why)]
+    assert _section(seen, "critical_results").state is Absence.NOT_RETRIEVED
+    assert not any(one.title == "Results" for one in seen.left_out)

@@ -25,6 +25,12 @@
     return made;
   }
 
+  // Nothing lies over the banner, however many lines it has (PAB-0009).
+  function measure() {
+    const { offsetHeight } = document.querySelector(".banner") || { offsetHeight: 0 };
+    document.documentElement.style.setProperty("--banner-height", `${offsetHeight}px`);
+  }
+
   // Evidence
 
   function setExpanded(chip, isOpen) {
@@ -251,4 +257,6 @@
     for (const details of document.querySelectorAll("details.more")) details.open = true;
   });
   window.addEventListener("pagehide", stopFollowing);
+  window.addEventListener("resize", measure);
+  measure();
 })();

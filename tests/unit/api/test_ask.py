@@ -367,3 +367,9 @@ async def test_what_is_stopped_is_not_shown_until_the_stop_is_lifted(
     (question, *_) = site.questions.kept
     shown = (await site.send("GET", f"/sidebar/ask/{question}")).text
     assert "Gout: active" in re.sub("<[^>]+>", "", shown)
+
+
+async def test_what_half_of_a_question_asks_in_vain_is_told_beside_the_answer(site: Site) -> None:
+    text = re.sub("<[^>]+>", "", await site.answered("urate and warfarin?"))
+    assert "Urate: 8.2 mg/dL on 20-Nov-2026" in text
+    assert "Not found in the 8 items searched: “warfarin”." in text

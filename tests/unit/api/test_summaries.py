@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from fixtures.facts import NOW
 from service.api.app import create_app
 from service.api.problem import MEDIA_TYPE as PROBLEM
+from service.api.problem import Problems
 from service.api.stream import lines
 from service.api.summaries import MOST_STREAMS, Reading, Summaries
 from service.errors import StoreError
@@ -193,6 +194,40 @@ async def test_every_error_under_api_is_a_problem_and_elsewhere_a_page(site: Sit
     is_problem(await site.call("GET", f"{PATH}?patient=Patient/1"), 403)
     elsewhere = await site.call("GET", "/nothing")
     assert elsewhere.headers["content-type"].startswith("text/html")
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "is_problem"),
+    [("/api/x", "GET", True), ("/api/x", "HEAD", True), ("/x", "GET", False)],
+)
+async def test_of_a_page_that_is_replaced_nothing_else_is_sent(
+    path: str, method: str, is_problem: bool
+) -> None:
+    sent: list[Any] = []
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/html; charset=utf-8"), (b"x-kept", b"1")]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        for more in (True, False):
+            await send({"type": "http.response.body", "body": b"<p>page</p>", "more_body": more})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("nothing is received")
+
+    await Problems(page)({"type": "http", "path": path, "method": method}, receive, send)
+    start, *bodies = sent
+    told = b"".join(body["body"] for body in bodies)
+    assert len(bodies) == (1 if is_problem else 2)
+    assert not any(body.get("more_body") for body in bodies[-1:])
+    headers = dict(start["headers"])
+    assert headers[b"x-kept"] == b"1"
+    if is_problem:
+        assert headers[b"content-type"] == PROBLEM.encode()
+        assert b"<p>" not in told
+        assert (told == b"") is (method == "HEAD")
 
 
 async def test_an_error_that_nobody_foresaw_is_a_problem_too(

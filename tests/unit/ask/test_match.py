@@ -201,3 +201,11 @@ def test_a_salt_of_a_drug_is_no_electrolyte() -> None:
     naproxen = fact("Naproxen sodium 220 MG Oral Tablet: active order from 30-Jun-2018", Kind.MEDICATION)
     assert ask("last sodium", facts=[SODIUM, naproxen]).named == (SODIUM,)
     assert ask("naproxen", facts=[SODIUM, naproxen]).named == (naproxen,)
+
+
+def test_a_longer_name_is_not_read_as_the_topic_within_it() -> None:
+    ldl = fact("Low density lipoprotein cholesterol: 138 mg/dL on 08-Dec-2023", Kind.RESULT, on="2023-12-08")
+    total = fact("Total cholesterol: 222 mg/dL on 08-Dec-2023", Kind.RESULT, on="2023-12-08")
+    assert ask("last LDL cholesterol", facts=[ldl, total]).named == (ldl,)
+    assert ask("last cholesterol", facts=[ldl, total]).named == (total,)
+    assert set(ask("lipids", facts=[ldl, total]).named) == {ldl, total}

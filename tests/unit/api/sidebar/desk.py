@@ -125,7 +125,7 @@ class Desk:
         self.feedback = InMemoryFeedback()
         self.questions = InMemoryQuestions()
         self.feedbacks = Feedbacks(self.store, self.questions, self.feedback, self.audit, lambda: self.now)
-        making = self.making and Making(self.making, no_opener, lambda launch: False)
+        making = Making(self.making, no_opener, lambda launch: False) if self.making else None
         self.room = Sidebar(
             store=self.store, audit=self.audit, clock=lambda: self.now, charts=self.chart,
             library=open_library(), feedback=self.feedback, feedbacks=self.feedbacks, making=making,

@@ -14,6 +14,7 @@ from service.errors import ShreddedError, StoreError
 from service.ports import Action, DocumentState, FiledDocument, RunId, Stop, StopScope
 from service.ports.feedback import Feedback, FeedbackId, Mark
 from service.ports.ondemand import ToldKind
+from service.record.facts import FactId
 from service.staleness import Change, Freshness, Staleness, What
 from tests.unit.api.markup import Markup
 from tests.unit.api.sidebar.chart import SERVER, Chart, bare, of_run, sample_chart, sample_patient
@@ -39,7 +40,7 @@ def places(markup: Markup, *words: str) -> list[int]:
 def test_the_stored_summary_stands_in_the_first_answer_in_the_order_of_need() -> None:
     shown = page_of(Desk())
     order_of = places(
-        shown, "ZZYZXCANARY, Jane (Mrs)", "Read live", "AI-generated, not reviewed",
+        shown, "ZZYZXCANARY, Jane (Mrs)", "AI-generated, not reviewed", "Read live",
         "Comparing with the chart", "Contradictions in the record", "Known allergies",
         "Penicillin: rash, hives", "What is not in this text", "Something is missing",
     )  # fmt: skip
@@ -310,8 +311,8 @@ def test_the_sentence_of_a_note_is_highlighted_in_its_text() -> None:
     end = note.body.index(".", start) + 1
     sentence = " ".join(note.body[start:end].split())
     passage = replace(
-        note, id="DocumentReference/51#c1", body="", value=sentence, span=(start, end), text=sentence
-    )  # type: ignore[arg-type]
+        note, id=FactId("DocumentReference/51#c1"), body="", value=sentence, span=(start, end), text=sentence
+    )
     claim = replace(RUN.summary.sections[0].claims[0], text=sentence, citations=(passage.id,))
     section = replace(
         RUN.summary.sections[0], key="notes", title="From the notes", claims=(claim,), state=None
@@ -528,9 +529,8 @@ def spoil(value: Any, text: str) -> Any:
 
 def hostile_desk(text: str) -> Desk:
     chart = Chart().put(*of_run(RUN), sample_patient(name=[{"text": text}], gender=text))
-    said = {"code": {"text": text}}
     chart.put(
-        allergy(text, **{"id": "h", **said}),
+        {**allergy(), "code": {"text": text}},
         {**potassium(updated=LATE), "code": {**potassium()["code"], "text": text}},
         {**order(updated=LATE), "id": "h", "medicationCodeableConcept": {"text": text}},
         {**dnr(), "code": {**dnr()["code"], "text": text}},
