@@ -38,7 +38,9 @@ from service.ports.ondemand import (
 )
 from service.summarize import Progress, Ready, Summarizer, with_key
 
-K, V, T = TypeVar("K"), TypeVar("V"), TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+T = TypeVar("T")
 _log = logging.getLogger("epicrisis.ondemand")
 
 Opener = Callable[[Progress], AbstractAsyncContextManager[Summarizer]]

@@ -24,19 +24,18 @@ def beginnings(context: Context, templates: TemplateSet, profile: Profile) -> tu
     """Return the prompts that an engine should have read, at one token each; the first before the others.
 
     Of a whole chart two: to its last line, from where a question goes on, and with what stands behind it for
-    this task. A guided model is shown no chart, but worked examples: the first request behind each set.
+    this task. A guided model is shown no chart: its first request wakes the engine, and no more is worth it
+    (measured: 5,300 tokens read to save 400).
     """
-    if profile.mode == "free":
-        *before, user = whole_chat(context, templates, profile, task="")
-        shared = whole_chat(replace(context, focus=()), templates, profile, task="")[-1].content
-        chart, _, _ = shared.rpartition(_AFTER_THE_CHART)
-        ends = (chart, user.content.rstrip())
-        return tuple(
-            Prompt((*before, Message(user.role, end)), Sampling(1), priority=BACKGROUND) for end in ends
-        )
-    first: dict[tuple[Message, ...], Prompt] = {}
-    for request in requests_for(context, templates, profile, priority=BACKGROUND):
-        prompt = request.prompt
-        one_token = replace(prompt, sampling=replace(prompt.sampling, max_tokens=1))
-        first.setdefault(prompt.messages[:-1], one_token)
-    return tuple(first.values())
+    if profile.mode == "guided":
+        requests = requests_for(context, templates, profile, priority=BACKGROUND)
+        return tuple(_at_one_token(request.prompt) for request in requests[:1])
+    *before, user = whole_chat(context, templates, profile, task="")
+    shared = whole_chat(replace(context, focus=()), templates, profile, task="")[-1].content
+    chart, _, _ = shared.rpartition(_AFTER_THE_CHART)
+    ends = (chart, user.content.rstrip())
+    return tuple(Prompt((*before, Message(user.role, end)), Sampling(1), priority=BACKGROUND) for end in ends)
+
+
+def _at_one_token(prompt: Prompt) -> Prompt:
+    return replace(prompt, sampling=replace(prompt.sampling, max_tokens=1))

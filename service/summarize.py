@@ -394,9 +394,8 @@ class Summarizer:
         )
         if context.left_out and self._most_windows(info):
             return False
-        first, *others = beginnings(context, templates, info.profile)
-        await self._engine.generate(first)
-        await asyncio.gather(*map(self._engine.generate, others))
+        for prompt in beginnings(context, templates, info.profile):
+            await self._engine.generate(prompt)
         return True
 
     async def _choose(

@@ -35,7 +35,7 @@ FACTS = 6
 """Of one guided summary: a request each. The rest, and what would go back for repair, is left out."""
 FREE = Profile("free, on the demonstration's weights", "free", 8192, ANSWER_TOKENS, 0.0)
 KINDS = ("history", "handover")
-QUESTION = "What was the last creatinine?"
+QUESTION = "What is the latest body weight?"
 COLUMNS = (
     "asked", "task", "warmed", "prompt tokens", "from the cache", "share", "first token, s",
     "first verified claim, s",

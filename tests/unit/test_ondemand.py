@@ -496,7 +496,7 @@ async def test_stopping_an_abandoned_one_ends_it(ward: Ward) -> None:
 
 async def test_one_that_was_taken_for_gone_stops_and_says_nothing_more(ward: Ward) -> None:
     ward.engine = gate = Gate()
-    one = ward.process()
+    one = ward.process(replace(QUICK, gone_s=1000.0))
     generation = await one.want(ASKED, ward.opener)
     await gate.begun.wait()
     store = ward.made[0][1]

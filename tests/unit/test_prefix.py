@@ -58,14 +58,14 @@ def test_what_one_task_wants_beside_is_no_part_of_the_chart() -> None:
     assert not asked_of("handover").startswith(whole)
 
 
-def test_of_a_guided_model_each_set_of_examples_is_read_once() -> None:
+def test_a_guided_model_is_woken_by_its_first_request() -> None:
     templates = LIBRARY.load("history")
-    requests = requests_for(context(FACTS), templates, GUIDED)
-    read = beginnings(context(FACTS), templates, GUIDED)
-    assert {prompt.messages[:-1] for prompt in read} == {one.prompt.messages[:-1] for one in requests}
-    assert len({prompt.messages[:-1] for prompt in read}) == len(read) <= len(requests)
-    assert {prompt.sampling.max_tokens for prompt in read} == {1}
-    assert all(prompt.schema is not None for prompt in read)
+    (read,) = beginnings(context(FACTS), templates, GUIDED)
+    asked = requests_for(context(FACTS), templates, GUIDED)[0].prompt
+    assert (read.messages, read.schema) == (asked.messages, asked.schema)
+    assert read.sampling == replace(asked.sampling, max_tokens=1)
+    assert read.priority > asked.priority
+    assert beginnings(context([]), templates, GUIDED) == ()
 
 
 async def test_a_chart_that_is_told_by_digests_is_not_read_ahead() -> None:
