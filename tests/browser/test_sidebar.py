@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Frame, Page, expect
 
+from fixtures.charts import status
 from fixtures.engines import demonstration_model
+from fixtures.hostile import HOSTILE
 from fixtures.smart import missing_parts
 from tests.browser.bedside import Bedside, artefacts, at_bedside, potassium
 from tests.browser.conftest import AXE
@@ -93,13 +95,15 @@ def sit(browser: Browser, bedside: Bedside) -> Iterator[Sit]:
         patient: str = "1", *, user: str = "roe", width: int = 360, wait: bool = True, **more: Any
     ) -> Seat:
         touch = more.pop("touch", width < 500)
-        scheme = more.pop("scheme", "light")
+        scheme, clocked = more.pop("scheme", "light"), more.pop("clocked", False)
         entered = seated(
             browser, bedside.here, viewport={"width": max(width, 400), "height": 900}, has_touch=touch,
             color_scheme=scheme, **more,
         )  # fmt: skip
         seat = entered.__enter__()
         seats.append((entered, seat))
+        if clocked:
+            seat.page.clock.install()
         seat.page.goto(bedside.ehr.host_page(patient, user=user, width=width))
         if wait:
             settled(seat)
@@ -194,6 +198,7 @@ def test_who_may_not_read_allergies_sees_none_and_is_told_so(sit: Sit) -> None:
     assert "not shown: your account may not read allergies" in words
     assert "INCOMPLETE" in words
     assert "Withheld from you" in words
+    seat.page.screenshot(path=artefacts() / "withheld-360-light.png")
 
 
 def test_one_tap_disputes_a_statement_for_every_viewer(sit: Sit, bedside: Bedside) -> None:
@@ -260,6 +265,36 @@ def test_a_summary_that_is_being_written_can_be_stopped(sit: Sit) -> None:
     making.get_by_role("button", name="Stop").click()
     expect(making.locator(".stage")).to_have_text("Stopped. Nothing was kept.", timeout=20_000)
     assert making.locator("li").count() == 0
+
+
+def test_thirty_seconds_of_silence_are_a_visible_failure_and_can_be_tried_again(sit: Sit) -> None:
+    seat = sit("2", clocked=True)
+    seat.page.route("**/sidebar/stream*", lambda route: None)  # neither answered nor refused
+    seat.app.locator(".views a", has_text="Problems").click()
+    seat.app.get_by_role("button", name="Summarise this chart").click()
+    stage = seat.app.locator("#generation .stage")
+    expect(stage).to_have_text("Waiting for its turn …")
+    seat.page.clock.fast_forward(29_000)
+    expect(stage).to_have_text("Waiting for its turn …")
+    seat.page.clock.fast_forward(2_000)
+    expect(stage).to_contain_text("FAILED: Nothing was heard for 30 seconds.")
+    assert "Not for resuscitation" in words_of(seat, "#live")
+    seat.page.unroute("**/sidebar/stream*")
+    seat.app.get_by_role("button", name="Try again").click()
+    expect(seat.app.locator("#summary .before h1")).to_be_visible(timeout=60_000)
+
+
+def test_markup_in_a_chart_is_words_to_the_browser(sit: Sit, bedside: Bedside) -> None:
+    text = HOSTILE["markup"]
+    bedside.put(
+        {
+            "resourceType": "AllergyIntolerance", "id": "2-hostile", "patient": {"reference": "Patient/2"},
+            "clinicalStatus": status("allergyintolerance-clinical", "active"), "code": {"text": text},
+        }
+    )  # fmt: skip
+    seat = sit("2")
+    expect(seat.app.locator("#live")).to_contain_text("<script>alert(1)</script>")
+    assert seat.app.locator("#live img, #live script, #live b script").count() == 0
 
 
 def test_another_patient_is_another_page_and_nothing_of_the_first_stays(sit: Sit) -> None:
