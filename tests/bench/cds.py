@@ -8,33 +8,28 @@ stopped and where the document stands, compares a whole prefetch, and appends th
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import msgspec
 import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import Response
 
 from fixtures.servers import free_port
 from service.api.app import create_app
 from service.api.cds.rate import Rate
-from service.ports import Action, AuditEntry, FilingStore, StoredRun
+from service.ports import Action, AuditEntry, AuditLog, FilingStore, StoredRun
 from service.record.facts import FactId
 from service.settings import Settings, load_settings
 from service.store.sweeps import SqlAdmissions
 from service.wiring import open_store, utc_now
 from service.wiring.cds import open_cds
 from service.wiring.installation import database_of
-from tests.bench.table import Row, Table, times
+from tests.bench.callers import BARE, COLUMNS, Call, bare_app, call_all, row, serve, serving
+from tests.bench.table import Row, Table
 from tests.integration.cds.conftest import EHRS
 from tests.unit.api.cds.ehr import ISS, RUN, VIEW, jwks, token, whole_prefetch
 from tests.unit.api.entering import OpenDoor
@@ -44,7 +39,6 @@ CALLS = 400
 ROUNDS = 3
 FACTS = 400
 """Facts of the run: what the summary of an ordinary chart holds with its evidence."""
-BARE = "/bare"
 PATH = f"/cds-services/{VIEW}"
 FHIR = "http://127.0.0.1:1/fhir"
 
@@ -57,17 +51,14 @@ def bench_cds(folder: Path) -> Table:
     settings = load_settings(home=home, ehrs=file, fhir_url=FHIR)
     run = _save_run(settings)
     size_kib = len(msgspec.json.encode(run)) / 1024
-    with _serving(_serve_keys, keys, jwks()), _serving(_serve, port := free_port(), home, file):
-        address = f"http://127.0.0.1:{port}"
+    with serving(_serve_keys, keys, jwks()), serving(_serve, free_port(), home, file) as address:
         asyncio.run(_ask(address, PATH, CALLERS, CALLERS))  # keys and data keys are known afterwards
         rows = [row for callers in (CALLERS, 1) for row in _compare(address, callers)]
     remark = (
         f"{ROUNDS} × {CALLS:,} calls each over HTTP (a quarter as many of one caller), a whole prefetch; "
         f"a stored run of {size_kib:,.0f} KiB with {FACTS} facts; SQLite, one process, no model."
     )
-    return Table(
-        "CDS Hooks", ("answer", "callers", "p50 ms", "p95 ms", "calls / s", "× bare p50"), rows, [remark]
-    )
+    return Table("CDS Hooks", COLUMNS, rows, [remark])
 
 
 def _compare(address: str, callers: int) -> list[Row]:
@@ -78,40 +69,23 @@ def _compare(address: str, callers: int) -> list[Row]:
         ours += asyncio.run(_ask(address, PATH, calls, callers))
         bare += asyncio.run(_ask(address, BARE, calls, callers))
     name = "bare route: the same bytes, one read, one audit append"
-    return [_row("CDS card", callers, ours, bare), _row(name, callers, bare, bare)]
-
-
-def _row(name: str, callers: int, taken: Sequence[float], bare: Sequence[float]) -> Row:
-    cuts = statistics.quantiles(taken, n=20)
-    rate = callers / statistics.fmean(taken)
-    share = times(statistics.median(taken) / statistics.median(bare))
-    p50, p95 = (f"{1000 * seconds:.1f}" for seconds in (statistics.median(taken), cuts[18]))
-    return name, str(callers), p50, p95, f"{rate:,.0f}", share
+    return [row("CDS card", callers, ours, bare), row(name, callers, bare, bare)]
 
 
 async def _ask(address: str, path: str, calls: int, callers: int) -> list[float]:
     """Return the seconds that each call took. Tokens are signed before."""
-    url, headers = f"{address}{path}", [{"authorization": f"Bearer {_token(address)}"} for _ in range(calls)]
     said = {
         "hook": "patient-view", "fhirServer": FHIR, "prefetch": whole_prefetch(),
         "context": {"userId": "Practitioner/7", "patientId": "1"},
     }  # fmt: skip
-    bodies = [msgspec.json.encode({**said, "hookInstance": str(uuid4())}) for _ in range(calls)]
-    left = iter(zip(headers, bodies, strict=True))
-    taken: list[float] = []
-    limits = httpx.Limits(max_connections=callers, max_keepalive_connections=callers)
-    async with httpx.AsyncClient(trust_env=False, limits=limits, timeout=60) as client:
-
-        async def caller() -> None:
-            for header, body in left:
-                start = time.perf_counter()
-                answer = await client.post(url, content=body, headers=header)
-                taken.append(time.perf_counter() - start)
-                if len(answer.json()["cards"]) != 1:
-                    raise RuntimeError("no card was shown")
-
-        await asyncio.gather(*(caller() for _ in range(callers)))
-    return taken
+    ready = [
+        Call(
+            "POST", path, {"authorization": f"Bearer {_token(address)}"},
+            msgspec.json.encode({**said, "hookInstance": str(uuid4())}),
+        )
+        for _ in range(calls)
+    ]  # fmt: skip
+    return await call_all(address, ready, callers, lambda answer: len(answer.json()["cards"]) == 1)
 
 
 def _token(address: str) -> str:
@@ -139,24 +113,6 @@ def _save_run(settings: Settings) -> StoredRun:
     return run
 
 
-@contextmanager
-def _serving(target: Any, port: int, *more: Any) -> Iterator[None]:
-    """Run a server in a process of its own while the block runs."""
-    process = multiprocessing.get_context("spawn").Process(target=target, args=(port, *more), daemon=True)
-    process.start()
-    try:
-        for _ in range(600):
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
-                break
-            except httpx.TransportError:
-                time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.join(10)
-
-
 def _serve(port: int, home: Path, file: Path) -> None:
     settings = load_settings(home=home, ehrs=file, fhir_url=FHIR)
     store, audit = open_store(settings)
@@ -168,16 +124,10 @@ def _serve(port: int, home: Path, file: Path) -> None:
         store=store, audit=audit, clock=utc_now, access=OpenDoor(), allowed_hosts=("127.0.0.1",), version="0",
         rooms=(cds,),
     )  # fmt: skip
-    bare = FastAPI(openapi_url=None)
-    _add_bare(bare, store, audit)
-
-    async def both(scope: Any, receive: Any, send: Any) -> None:
-        await (bare if scope.get("path") == BARE else app)(scope, receive, send)
-
-    uvicorn.run(both, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+    serve(port, app, _bare(store, audit))
 
 
-def _add_bare(app: FastAPI, store: FilingStore, audit: Any) -> None:
+def _bare(store: FilingStore, audit: AuditLog) -> FastAPI:
     """One read, one audit append, the bytes of a card."""
     card = msgspec.json.encode({"cards": [{"summary": "x" * 1_150}]})
 
@@ -189,14 +139,7 @@ def _add_bare(app: FastAPI, store: FilingStore, audit: Any) -> None:
             AuditEntry(Action.VIEW, "system:bench", patient, utc_now(), run_id=run.run_id, server=FHIR)
         )
 
-    turn = asyncio.Lock()  # without it SQLite's waiting is most of what is measured
-
-    async def answer() -> Response:
-        async with turn:
-            await asyncio.to_thread(record)
-        return Response(card, media_type="application/json")
-
-    app.add_api_route(BARE, answer, methods=["POST"], response_model=None)
+    return bare_app(record, lambda: card, "application/json")
 
 
 def _serve_keys(port: int, keys: dict[str, Any]) -> None:

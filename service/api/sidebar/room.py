@@ -212,7 +212,7 @@ class Sidebar:
         fact = facts[numbers[n]]
         live = await self._read_now(launch, fact.source.reference)
         await self._note_view(launch, stored, fact.source.reference)
-        shown = build_page(stored, self.clock())
+        shown = build_page(_without_copies(stored), self.clock())
         policy = replace(self.policy, keep_restricted=True)
         evidence = build_evidence(shown, n, fact, stored.summary.facts, live, policy)
         alone = not is_partial(request)
@@ -456,6 +456,12 @@ class _Part:
 
 async def _nothing() -> Sight:
     return Sight({})
+
+
+def _without_copies(run: StoredRun) -> StoredRun:
+    """Return a run whose facts name no further sources: nobody looked whether this user can read them."""
+    facts = tuple(replace(fact, copies=()) for fact in run.summary.facts)
+    return replace(run, summary=replace(run.summary, facts=facts))
 
 
 def _hindrance(run: StoredRun | None, opened: Opened) -> Standing | None:

@@ -28,6 +28,8 @@ from tests.unit.test_summarize import EhrDouble
 pytestmark = pytest.mark.engine
 
 ASKED = Asked("http://127.0.0.1:1/fhir", "Patient/1", "history", "", "system:none", "user:1")
+GONE_S = 600.0
+"""By a clock that the test moves on: in place of fifteen seconds, in which a busy machine may do nothing."""
 FREE = Profile("free", "free", 8192, 2048, 0.0)
 """One long answer, as a large model is asked for."""
 
@@ -53,12 +55,12 @@ async def until(engine: LocalEngine, expected: float) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_after_fifteen_seconds_without_a_follower_vllm_runs_no_request(
-    engine: LocalEngine, tmp_path: Path
-) -> None:
+async def test_without_a_follower_vllm_runs_no_request(engine: LocalEngine, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/epicrisis.db"
     store, runs, clock = SqlGenerations(url, open_cipher(tmp_path / "key", url)), InMemoryStore(), Hands()
-    one = OnDemand(store=store, runs=runs, clock=lambda: NOW, pace=Pace(look_s=0.1), monotonic=clock)
+    one = OnDemand(
+        store=store, runs=runs, clock=lambda: NOW, pace=Pace(look_s=0.1, gone_s=GONE_S), monotonic=clock
+    )
 
     @asynccontextmanager
     async def opened(tell: Progress) -> AsyncIterator[Summarizer]:
@@ -67,12 +69,13 @@ async def test_after_fifteen_seconds_without_a_follower_vllm_runs_no_request(
             clock=lambda: NOW, software_version="0",
         )  # fmt: skip
 
+    await engine.server.ready()
     generation = await one.want(ASKED, opened)
     async for told in one.follow(generation.id):
         if told.data.get("stage") == "generate":
             break
     await until(engine, 1)
-    clock.ahead += 16.5
+    clock.ahead += GONE_S + 1.5
     await until(engine, 0)
     async with asyncio.timeout(20):
         while one._made:  # noqa: ASYNC110

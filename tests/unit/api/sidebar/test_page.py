@@ -14,7 +14,7 @@ from service.errors import ShreddedError, StoreError
 from service.ports import Action, DocumentState, FiledDocument, RunId, Stop, StopScope
 from service.ports.feedback import Feedback, FeedbackId, Mark
 from service.ports.ondemand import ToldKind
-from service.record.facts import FactId
+from service.record.facts import FactId, ResourceVersion
 from service.staleness import Change, Freshness, Staleness, What
 from tests.unit.api.markup import Markup
 from tests.unit.api.sidebar.chart import SERVER, Chart, bare, of_run, sample_chart, sample_patient
@@ -303,6 +303,17 @@ def test_evidence_that_cannot_be_read_now_is_not_shown(turn: str, words: str) ->
     shown = evidence_of(desk)
     assert words in shown.words
     assert "5.6" not in shown.words
+
+
+def test_evidence_names_no_further_source_that_nobody_looked_for() -> None:
+    copied = tuple(
+        replace(fact, copies=(ResourceVersion("DocumentReference/99", "1", "x"),))
+        for fact in RUN.summary.facts
+    )
+    desk = Desk(runs=(replace(RUN, summary=replace(RUN.summary, facts=copied)),))
+    answer = desk.get(f"/sidebar/sources/1?run={RUN.run_id}")
+    assert "Unchanged in the chart" in answer.text
+    assert "DocumentReference/99" not in answer.text
 
 
 def test_the_sentence_of_a_note_is_highlighted_in_its_text() -> None:
