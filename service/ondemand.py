@@ -288,8 +288,12 @@ class OnDemand:
         return found
 
     def _next_attempt(self, asked: Asked) -> int:
-        newest = self._runs.newest(asked.server, asked.patient, asked.kind, asked.encounter)
+        newest = self._newest(asked)
         return 1 if newest is None else newest.inputs.attempt + 1
+
+    def _newest(self, asked: Asked) -> StoredRun | None:
+        reader = asked.access_profile
+        return self._runs.newest(asked.server, asked.patient, asked.kind, asked.encounter, reader)
 
     def _take_slot(self) -> tuple[int, Right]:
         for slot in random.sample(range(SLOTS), SLOTS):
@@ -425,7 +429,7 @@ class OnDemand:
     def _earlier(self, ready: Ready, asked: Asked) -> tuple[Ready, StoredRun | None]:
         """Return the run that these inputs already led to; where it was withdrawn, the next attempt."""
         if not asked.attempt_wanted:
-            newest = self._runs.newest(asked.server, asked.patient, asked.kind, asked.encounter)
+            newest = self._newest(asked)
             if newest is not None:
                 again = with_key(replace(ready.inputs, attempt=newest.inputs.attempt))
                 if again.key == newest.inputs.key:
@@ -440,10 +444,13 @@ class OnDemand:
         return ready, run
 
     async def _filed(self, run: StoredRun, asked: Asked, tell: Progress) -> _Ended:
-        """File what is not filed yet, where it may be; a server that refuses takes nothing from who waits."""
+        """File what is not filed yet, where it may be; a server that refuses takes nothing from who waits.
+
+        What one user may not read is missing for that user alone: such a text is nobody else's draft.
+        """
         state, error = run.state, ""
         if state in (RunState.GENERATED, RunState.DRY):
-            if asked.only_kept or self._file is None:
+            if asked.only_kept or self._file is None or (run.is_of_user and run.is_narrowed):
                 state = RunState.DRY
                 await asyncio.to_thread(self._runs.finish, run.run_id, state)
             else:

@@ -147,12 +147,15 @@ class DocumentStore(Protocol):
 class FilingStore(Store, DocumentStore, Protocol):
     """Runs and documents in one place."""
 
-    def newest(self, server: str, patient: str, kind: str, encounter: str = "") -> StoredRun | None:
+    def newest(
+        self, server: str, patient: str, kind: str, encounter: str = "", reader: str = ""
+    ) -> StoredRun | None:
         """Return the newest run of a server's patient (`Patient/1`) and kind that may be shown, or None.
 
-        It reached GENERATED or later and did not fail, and no document of it was withdrawn, by hand, by the
-        clock or by a recall. With an `encounter`, one that was made for it, or for none that was named;
-        without, whichever is newest. Raises ShreddedError where the patient's data key was destroyed, and
-        StoreError.
+        It was read by this installation's own connection, or by `reader` (an access profile): what another
+        user's rights left out is no absence for this one. It reached GENERATED or later and did not fail, and
+        no document of it was withdrawn, by hand, by the clock or by a recall. With an `encounter`, one that
+        was made for it, or for none that was named; without, whichever is newest. Raises ShreddedError where
+        the patient's data key was destroyed, and StoreError.
         """
         ...

@@ -8,8 +8,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NewType, Protocol
 
+from connectors.fhir.pull import GapReason
 from service.engine.prompt import Completion, Prompt
 from service.grounding.summary import Summary
+
+USER = "user:"
+"""What the access profile of a user who was launched begins with; ours begins with `system:`."""
 
 RunId = NewType("RunId", str)
 """Random hexadecimal, without patient data: safe in a URL and as a command's argument."""
@@ -81,6 +85,20 @@ class StoredRun:
     """Error code of a failed run; never a message that could hold patient data."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Stage → seconds."""
+
+    def is_read_for(self, reader: str) -> bool:
+        """Tell whether it was read by our own connection, or by the reader of this access profile."""
+        return not self.is_of_user or self.inputs.access_profile == reader
+
+    @property
+    def is_of_user(self) -> bool:
+        """True where the record was read with one user's rights, which may be narrower than others'."""
+        return self.inputs.access_profile.startswith(USER)
+
+    @property
+    def is_narrowed(self) -> bool:
+        """True where the record system said that it kept something back from whoever read it."""
+        return any(gap.reason in (GapReason.REFUSED, GapReason.SUPPRESSED) for gap in self.summary.gaps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,11 +124,13 @@ class SqlStore(SqlDocuments):
             return self._first(select_columns(*_WHOLE).where(*wanted).order_by(*_NEWEST_FIRST))
         return None
 
-    def newest(self, server: str, patient: str, kind: str, encounter: str = "") -> StoredRun | None:
-        """Return the newest run that may be shown, of an encounter where one is named. Raises StoreError.
+    def newest(
+        self, server: str, patient: str, kind: str, encounter: str = "", reader: str = ""
+    ) -> StoredRun | None:
+        """Return the newest run that may be shown to a reader, of an encounter where one is named.
 
-        Raises ShreddedError where the patient's data key was destroyed. Server and encounter lie sealed in a
-        run, so the newest are opened in turn; mostly it is the first.
+        Raises StoreError; ShreddedError where the patient's data key was destroyed. Server, encounter and
+        reader lie sealed in a run, so the newest are opened in turn; mostly it is the first.
         """
         hashed, at = self.database.hash_of(patient), server.rstrip("/")
         withdrawn = select(DocumentTable.run_id).where(
@@ -148,7 +150,7 @@ class SqlStore(SqlDocuments):
                 row = session.execute(select_columns(*_WHOLE).where(col(RunTable.id) == number)).one()
                 with suppress(ShreddedError):  # of an earlier stay, before the patient was readmitted
                     run = _whole(row)
-                    if run.inputs.server.rstrip("/") == at and _fits(run, encounter):
+                    if run.inputs.server.rstrip("/") == at and _fits(run, encounter, reader):
                         return run
         return None
 
@@ -284,8 +286,8 @@ def _whole(row: Row[*tuple[Any, ...]]) -> StoredRun:
     return replace(run, state=RunState(state), document=document, error=error, seconds=seconds)
 
 
-def _fits(run: StoredRun, encounter: str) -> bool:
-    return not encounter or run.inputs.encounter in ("", encounter)
+def _fits(run: StoredRun, encounter: str, reader: str) -> bool:
+    return run.is_read_for(reader) and (not encounter or run.inputs.encounter in ("", encounter))
 
 
 def _listed(row: Row[*tuple[Any, ...]]) -> RunRow:

@@ -85,10 +85,10 @@ def serving(target: Callable[..., None], port: int, *more: Any) -> Iterator[str]
 
 
 def serve(port: int, app: Any, bare: FastAPI) -> None:
-    """Serve an application, and the bare one at `BARE`, until the process ends."""
+    """Serve an application, and the bare one below `BARE`, until the process ends."""
 
     async def both(scope: Any, receive: Any, send: Any) -> None:
-        await (bare if scope.get("path") == BARE else app)(scope, receive, send)
+        await (bare if scope.get("path", "").startswith(BARE) else app)(scope, receive, send)
 
     uvicorn.run(both, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 

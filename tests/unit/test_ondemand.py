@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from connectors.errors import ServerFailed
+from connectors.fhir.pull import Gap, GapReason
 from fixtures.answers import copy_lines
 from fixtures.facts import NOW
 from service.engine.prompt import Prompt
@@ -303,6 +304,26 @@ async def test_what_is_only_kept_is_not_filed(ward: Ward) -> None:
     told = await all_of(one.follow((await one.want(ASKED, ward.opener)).id))
     assert told[-1].data["state"] == "filed"
     assert len(ward.runs.runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("reader", "reason", "state"),
+    [
+        ("user:1", GapReason.REFUSED, "dry"),
+        ("user:1", GapReason.SUPPRESSED, "dry"),
+        ("user:1", GapReason.NOT_SUPPORTED, "filed"),
+        ("system:none", GapReason.REFUSED, "filed"),
+    ],
+)
+async def test_what_one_user_may_not_read_is_missing_from_nobody_elses_draft(
+    ward: Ward, reader: str, reason: GapReason, state: str
+) -> None:
+    ward.ehr.access_profile, ward.ehr.gaps = reader, (Gap("Immunization", reason),)
+    one = ward.process()
+    asked = replace(ASKED, access_profile=reader)
+    told = await all_of(one.follow((await one.want(asked, ward.opener)).id))
+    assert told[-1].data["state"] == state
+    assert bool(ward.filed) is (state == "filed")
 
 
 async def test_a_server_that_takes_no_document_takes_no_text_from_who_waits(ward: Ward) -> None:

@@ -284,7 +284,7 @@ class Sidebar:
         return run, None
 
     def _newest(self, launch: Launch, kind: str) -> StoredRun | None:
-        return self.store.newest(launch.server, launch.patient, kind, launch.encounter)
+        return self.store.newest(launch.server, launch.patient, kind, launch.encounter, launch.access_profile)
 
     def _run(self, launch: Launch, run_id: str) -> StoredRun:
         """Return a run about this launch's patient that is not stopped. Raises 404, 423."""

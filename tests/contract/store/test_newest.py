@@ -48,9 +48,9 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FilingStore
     opened.close()
 
 
-def shown(store: FilingStore, encounter: str = "", **other: str) -> str | None:
+def shown(store: FilingStore, encounter: str = "", reader: str = "", **other: str) -> str | None:
     asked = {"server": SERVER, "patient": PATIENT, "kind": "history"} | other
-    run = store.newest(asked["server"], asked["patient"], asked["kind"], encounter)
+    run = store.newest(asked["server"], asked["patient"], asked["kind"], encounter, reader)
     return None if run is None else run.run_id
 
 
@@ -112,6 +112,14 @@ def test_a_run_is_of_its_encounter_or_of_none(kept: FilingStore) -> None:
     kept.save(run_of(3, encounter="Encounter/8"))
     found = {at: shown(kept, at) for at in ("", "Encounter/9", "Encounter/8", "Encounter/7")}
     assert found == {"": "run-3", "Encounter/9": "run-2", "Encounter/8": "run-3", "Encounter/7": "run-1"}
+
+
+def test_what_another_user_read_is_shown_to_nobody_else(kept: FilingStore) -> None:
+    kept.save(run_of(1, access_profile="system:smart:epicrisis"))
+    kept.save(run_of(2, access_profile="user:aa"))
+    kept.save(run_of(3, access_profile="user:bb"))
+    found = {reader: shown(kept, reader=reader) for reader in ("", "user:aa", "user:bb", "user:cc")}
+    assert found == {"": "run-1", "user:aa": "run-2", "user:bb": "run-3", "user:cc": "run-1"}
 
 
 def test_of_a_shredded_patient_nothing_is_shown_and_after_readmission_what_is_new(

@@ -60,7 +60,9 @@ class InMemoryStore(InMemoryDocuments):
         ]
         return max(filed, key=lambda run: run.created_at, default=None)
 
-    def newest(self, server: str, patient: str, kind: str, encounter: str = "") -> StoredRun | None:
+    def newest(
+        self, server: str, patient: str, kind: str, encounter: str = "", reader: str = ""
+    ) -> StoredRun | None:
         self._check()
         withdrawn = {one.run_id for one in self.filed.values() if one.state is DocumentState.WITHDRAWN}
         shown = [
@@ -68,6 +70,7 @@ class InMemoryStore(InMemoryDocuments):
             for run in reversed(self.runs)
             if (run.inputs.server, run.inputs.patient, run.inputs.kind) == (server, patient, kind)
             and (not encounter or run.inputs.encounter in ("", encounter))
+            and run.is_read_for(reader)
             and run.state is not RunState.FAILED
             and run.run_id not in withdrawn
         ]
