@@ -29,10 +29,12 @@ from tests.bench.claims import bench_claims
 from tests.bench.compaction import bench_compaction
 from tests.bench.memory import bench_memory
 from tests.bench.omission import bench_omission
+from tests.bench.ondemand import bench_on_demand
 from tests.bench.priority import bench_priority
 from tests.bench.pull import bench_pull
 from tests.bench.questions import bench_questions
 from tests.bench.refresh import bench_refresh, refresh_table
+from tests.bench.sidebar import bench_page
 from tests.bench.soak import bench_soak
 from tests.bench.stages import bench_stages
 from tests.bench.table import Table, document, write
@@ -121,6 +123,14 @@ def cds(charts: Charts) -> Iterator[Table]:
         yield bench_cds(Path(folder))
 
 
+def sidebar(charts: Charts) -> Iterator[Table]:
+    """The sidebar's page beside a bare route, and the first verified claim beside the engine's first token."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield bench_page(charts, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        yield asyncio.run(bench_on_demand(charts, Path(folder)))
+
+
 def questions(charts: Charts) -> Iterator[Table]:
     """What questions find of what is there, and of what is not."""
     yield from bench_questions(charts.all)
@@ -147,6 +157,7 @@ TOPICS: dict[str, Callable[[Charts], Iterator[Table]]] = {
         priority,
         questions,
         cds,
+        sidebar,
         soak,
     )
 }

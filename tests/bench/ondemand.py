@@ -1,8 +1,8 @@
 """A summary that somebody waits for: its first verified claim, beside the engine's own first token.
 
 The whole way is measured, from the wish to the event that is told: the chart is pulled from a real FHIR
-server, assembled and chosen from, and the engine is real. Each time is under another cache salt, so that nothing that
-was read before serves again.
+server, assembled and chosen from, and the engine is real. Each time is under another cache salt, so that
+nothing that was read before serves again.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ def _row(mode: str, rounds: list[Waited]) -> Row:
     own, claims = middle(lambda one: one.own_first), [one.claim for one in rounds if one.claim is not None]
     claim = statistics.median(claims) if claims else None
     return (
-        mode, f"{middle(lambda one: one.tokens):,.0f}", seconds(own), seconds(middle(lambda one: one.own_whole)),
-        seconds(middle(lambda one: one.asked)), seconds(middle(lambda one: one.first)),
+        mode, f"{middle(lambda one: one.tokens):,.0f}", seconds(own),
+        seconds(middle(lambda one: one.own_whole)), seconds(middle(lambda one: one.asked)),
+        seconds(middle(lambda one: one.first)),
         seconds(claim) if claim is not None else "–", times(claim / own) if claim is not None else "–",
     )  # fmt: skip
