@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
@@ -31,10 +32,11 @@ class UserAuth(Auth):
         self.profile = profile
         self.scope = scope
         self._bearer = bearer
+        self._looking: asyncio.Task[str] | None = None
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Send the request with a token; after a 401, once more with another one."""
-        token = await self._bearer.token()
+        token = await self._current()
         request.headers["Authorization"] = f"Bearer {token}"
         response = yield request
         if response.status_code != 401:
@@ -43,3 +45,15 @@ class UserAuth(Auth):
         if newer != token:
             request.headers["Authorization"] = f"Bearer {newer}"
             yield request
+
+    async def _current(self) -> str:
+        """Return the token as it stands; requests that begin together look once."""
+        if self._looking is None:
+            self._looking = asyncio.ensure_future(self._bearer.token())
+            self._looking.add_done_callback(self._looked)
+        return await asyncio.shield(self._looking)
+
+    def _looked(self, done: asyncio.Task[str]) -> None:
+        self._looking = None
+        if not done.cancelled():
+            done.exception()  # whoever waited was told; nobody may wait any more

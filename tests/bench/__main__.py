@@ -124,7 +124,7 @@ def cds(charts: Charts) -> Iterator[Table]:
 
 
 def sidebar(charts: Charts) -> Iterator[Table]:
-    """The sidebar's page beside a bare route, and the first verified claim beside the engine's first token."""
+    """The sidebar's page beside a bare route, and the first claim beside the engine's first token."""
     with tempfile.TemporaryDirectory() as folder:
         yield bench_page(charts, Path(folder))
     with tempfile.TemporaryDirectory() as folder:
