@@ -89,6 +89,8 @@ class Pace:
     """How long the log of one that has ended is kept."""
     warm_again: timedelta = timedelta(minutes=10)
     """How long a prefix that was sent is taken to be in the engine's cache."""
+    look_again: timedelta = timedelta(minutes=1)
+    """How soon a chart that is opened again is fetched again to see whether its prefix changed."""
 
 
 class _Ended(NamedTuple):
@@ -167,6 +169,7 @@ class OnDemand:
         self._told: dict[GenerationId, asyncio.Event] = {}
         self._beaten: OrderedDict[GenerationId, float] = OrderedDict()
         self._looked: OrderedDict[GenerationId, float] = OrderedDict()
+        self._opened: OrderedDict[tuple[str, ...], float] = OrderedDict()
         self._warmed: OrderedDict[tuple[str, ...], float] = OrderedDict()
         self._warming: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._unbroken: set[asyncio.Task[Any]] = set()
@@ -238,9 +241,9 @@ class OnDemand:
     async def warm(self, asked: Asked, opener: Opener) -> None:
         """Have the engine read the chart in the background, once while nothing of it changes. Never fails."""
         key = (asked.server, asked.patient, asked.kind, asked.encounter, asked.access_profile)
-        if key in self._warming:
+        if key in self._warming or self._is_recent(self._opened, key, self._pace.look_again):
             return
-        task = asyncio.create_task(self._warm(asked, opener))
+        task = asyncio.create_task(self._warm(key, asked, opener))
         self._warming[key] = task
         task.add_done_callback(lambda _: self._warming.pop(key, None))
 
@@ -541,7 +544,7 @@ class OnDemand:
 
     # Warming
 
-    async def _warm(self, asked: Asked, opener: Opener) -> None:
+    async def _warm(self, opened: tuple[str, ...], asked: Asked, opener: Opener) -> None:
         try:
             async with opener(lambda stage, detail: None) as summarizer:
                 ready = await summarizer.prepare(
@@ -552,18 +555,20 @@ class OnDemand:
                     inputs.record_digest, inputs.template_digest, inputs.model_digest, inputs.encounter,
                     inputs.access_profile,
                 )  # fmt: skip
-                if self._is_warm(key):
-                    return
-                await summarizer.warm(ready)
-                _keep(self._warmed, key, self._monotonic())
+                if not self._is_recent(self._warmed, key, self._pace.warm_again):
+                    await summarizer.warm(ready)
+                    _keep(self._warmed, key, self._monotonic())
+                _keep(self._opened, opened, self._monotonic())
         except (EpicrisisError, ConnectorError) as error:
             _log.info("A chart could not be read ahead (%s)", error.code)
         except Exception as error:
             _log.error("A chart could not be read ahead: %s", type(error).__name__)
 
-    def _is_warm(self, key: tuple[str, ...]) -> bool:
-        sent = self._warmed.get(key)
-        return sent is not None and self._monotonic() - sent < self._pace.warm_again.total_seconds()
+    def _is_recent(
+        self, kept: OrderedDict[tuple[str, ...], float], key: tuple[str, ...], within: timedelta
+    ) -> bool:
+        at = kept.get(key)
+        return at is not None and self._monotonic() - at < within.total_seconds()
 
 
 def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:

@@ -590,6 +590,11 @@ async def test_a_changed_chart_is_read_ahead_anew_and_so_is_one_that_was_read_lo
     await one.warm(ASKED, ward.opener)
     await one.warmed()
     ward.ehr.more.append(ASTHMA)
+    ward.clock.ahead += 59
+    await one.warm(ASKED, ward.opener)
+    await one.warmed()
+    assert ward.opened == 1, "a chart that was opened just now is not fetched again"
+    ward.clock.ahead += 2
     await one.warm(ASKED, ward.opener)
     await one.warmed()
     assert len(ward.engine.prompts) == 4
