@@ -255,10 +255,15 @@ def test_what_changed_since_is_named_and_a_new_critical_result_is_read_live(
     assert "new since the summary" in words_of(seat, "#live")
 
 
+def to_view(seat: Seat, title: str) -> None:
+    """Open a view, and wait until it is the one that is shown."""
+    seat.app.locator(".views a", has_text=title).click()
+    expect(seat.app.locator(".views [aria-current]")).to_have_text(title)
+
+
 def test_a_summary_that_is_being_written_can_be_stopped(sit: Sit) -> None:
     seat = sit("2")
-    seat.app.locator(".views a", has_text="Admission").click()
-    settled(seat) if seat.app.locator("#freshness").count() else None
+    to_view(seat, "Admission")
     seat.app.get_by_role("button", name="Summarise this chart").click()
     making = seat.app.locator("#generation")
     expect(making).to_be_visible()
@@ -270,7 +275,7 @@ def test_a_summary_that_is_being_written_can_be_stopped(sit: Sit) -> None:
 def test_thirty_seconds_of_silence_are_a_visible_failure_and_can_be_tried_again(sit: Sit) -> None:
     seat = sit("2", clocked=True)
     seat.page.route("**/sidebar/stream*", lambda route: None)  # neither answered nor refused
-    seat.app.locator(".views a", has_text="Problems").click()
+    to_view(seat, "Problems")
     seat.app.get_by_role("button", name="Summarise this chart").click()
     stage = seat.app.locator("#generation .stage")
     expect(stage).to_have_text("Waiting for its turn …")

@@ -33,7 +33,7 @@ class Watching(InMemoryAdmissions):
 
     def admissions(self, *arguments: Any, **more: Any) -> Sequence[Admission]:
         gc.collect()
-        self.known.append(sum(isinstance(one, room._Known) for one in gc.get_objects()))
+        self.known.append(sum(type(one) is room._Known for one in gc.get_objects()))
         return super().admissions(*arguments, **more)
 
 
