@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from service.api.freshness import Ask
-from service.api.sidebar.making import Making, Opener
+from service.api.sidebar.making import Making
 from service.api.sidebar.room import Sidebar
 from service.context.templates import open_library
 from service.ehrs import is_same_server
+from service.ondemand import Opener
 from service.ports import AuditLog, FilingStore, StoredRun
 from service.ports.launches import Launch
 from service.settings import Settings

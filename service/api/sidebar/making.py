@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from service.api.stream import written
 from service.errors import StoreError
+from service.ondemand import Opener
 from service.ports.launches import Launch
 from service.ports.ondemand import Asked, Generation, GenerationId, Told, ToldKind
-from service.summarize import Progress, Summarizer
 
 BEAT: Final = b"event: beat\ndata: {}\n\n"
 HEARTBEAT_S: Final = 10.0
 """How often a stream says that it lives: a page that hears nothing for thirty seconds says so."""
-Opener = Callable[[Progress], AbstractAsyncContextManager[Summarizer]]
-"""Opens a summarizer that reads the chart as one user."""
 
 
 class OnDemand(Protocol):

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from service.api import words
-from service.api.pages import Banner, Marks, ShownSection, SummaryPage, build_page, number_sources
+from service.api.pages import Marks, ShownSection, SummaryPage, build_page, number_sources
 from service.grounding.since import KEY as SINCE
 from service.ports import DocumentState, FiledDocument, StoredRun
 from service.record.everyday import say_type
@@ -184,8 +184,3 @@ def _beside(documents: Sequence[FiledDocument]) -> str:
     if not attested:
         return ""
     return f"An older summary is in the chart: {_attested_words(attested[0])}. This one is a newer draft."
-
-
-def micro_name(banner: Banner) -> str:
-    """Return the one line that stands where the EHR shows a banner of its own."""
-    return f"{banner.name} · Born {banner.born} · Number {banner.record_number}"
