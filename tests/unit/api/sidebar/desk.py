@@ -19,11 +19,12 @@ from service.api.app import create_app
 from service.api.cookies import LAUNCH
 from service.api.feedback import Feedbacks
 from service.api.render import page
-from service.api.sidebar.making import Making, Opener
+from service.api.sidebar.making import Making
 from service.api.sidebar.room import Sidebar
 from service.context.templates import open_library
 from service.errors import EpicrisisError
 from service.identity.visitor import Role, Visitor
+from service.ondemand import Opener
 from service.ports import StoredRun
 from service.ports.launches import Launch, Tokens
 from service.ports.ondemand import Asked, Generation, GenerationId, GenerationState, Told, ToldKind
