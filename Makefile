@@ -14,7 +14,7 @@ STAMP := $(VENV)/.epicrisis-$(ENGINE)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench mutate clean-demo
+.PHONY: help setup demo test sealed check format bench mutate clean-demo
 
 help: ## Show what can be done
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -30,6 +30,10 @@ demo: setup ## Six synthetic charts: read, summarised, filed back, shown on a lo
 
 test: setup tests/node/node_modules/.installed ## All tests that this machine can run
 	@ops/test $(BIN)/python $(TEST_WORKERS) $(TEST_ARGS)
+
+# Needs the right to make a network namespace: root, or a kernel that gives it to users (`unshare -rn`).
+sealed: setup tests/node/node_modules/.installed ## The acceptance tests in a network without a way out
+	@unshare -n sh -c 'ip link set lo up && exec ops/test $(BIN)/python $(TEST_WORKERS) tests/acceptance $(TEST_ARGS)'
 
 # Validators that are not ours, and the accessibility checker; without npm their tests skip.
 tests/node/node_modules/.installed: tests/node/package-lock.json
