@@ -1,0 +1,1 @@
+"""From a DICOM instance to a picture that a model, or a person, is shown."""
