@@ -41,6 +41,7 @@ from service.store.feedback import shred_feedback
 from service.store.hook_calls import shred_hook_rows
 from service.store.launches import LaunchTable
 from service.store.ondemand import shred_generations
+from service.store.quality import shred_shadows
 from service.store.questions import shred_questions
 from service.store.sweeps import SqlAdmissions, admission_of
 from service.store.tables import (
@@ -323,6 +324,7 @@ class KeyRoom:
         shred_feedback(session, hashed)
         shred_questions(session, hashed)
         shred_hook_rows(session, hashed)
+        shred_shadows(session, hashed)
         shred_generations(session, hashed)
         raise_epoch(session)
         return Shredded(len(runs), documents, kept, again)

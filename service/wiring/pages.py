@@ -48,6 +48,7 @@ from service.wiring.installation import (
 )
 from service.wiring.launches import open_launches
 from service.wiring.ondemand import Serving
+from service.wiring.review import open_review
 from service.wiring.rounds import hook, schedules
 from service.wiring.sidebar import open_sidebar
 
@@ -93,6 +94,8 @@ def build_app(
         rooms.append(said.room)
     if launching is not None:
         rooms.append(open_sidebar(settings, store, audit, serving, launching, said, ask))
+    console = open_review(settings, store, audit, said.feedback, admissions)
+    rooms.extend(console.rooms)
     return create_app(
         store=store,
         audit=audit,
@@ -108,7 +111,7 @@ def build_app(
         ),
         rooms=rooms,
         launched=launching.door if launching is not None else None,
-        closing=(serving.aclose, *said.closing),
+        closing=(serving.aclose, *said.closing, *console.closing),
         feedback=said.feedback,
         feedbacks=said.feedbacks,
     )  # fmt: skip

@@ -30,7 +30,7 @@ from tests.bench.compaction import bench_compaction
 from tests.bench.memory import bench_memory
 from tests.bench.omission import bench_omission
 from tests.bench.ondemand import bench_on_demand
-from tests.bench.priority import bench_priority
+from tests.bench.priority import bench_real, bench_scripted
 from tests.bench.pull import bench_pull
 from tests.bench.questions import bench_questions
 from tests.bench.refresh import bench_refresh, refresh_table
@@ -113,8 +113,9 @@ def warm(charts: Charts) -> Iterator[Table]:
 
 def priority(charts: Charts) -> Iterator[Table]:
     """What a clinician waits beside a sweep, and what the sweep loses."""
+    yield asyncio.run(bench_scripted(charts))
     with tempfile.TemporaryDirectory() as folder:
-        yield asyncio.run(bench_priority(charts, Path(folder)))
+        yield asyncio.run(bench_real(charts, Path(folder)))
 
 
 def cds(charts: Charts) -> Iterator[Table]:

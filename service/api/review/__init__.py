@@ -1,0 +1,1 @@
+"""The review console: one module a room, each with routes of its own."""
