@@ -61,6 +61,9 @@ from service.writeback.moment import show_instant
 Progress = Callable[[str, str], None]
 """`(stage, detail)`: the detail is safe to show on a terminal; it never names a patient."""
 
+Keep = Callable[[StoredRun], None]
+"""What takes a run that was made."""
+
 STAGES = ("fetch", "assemble", "choose", "digest", "generate", "verify", "publish")
 REQUESTS_IN_FLIGHT = 32
 SEED = 0
@@ -151,6 +154,7 @@ class Summarizer:
         texts: TextReader | None = None,
         second_pass: SecondPass | None = None,
         manner: Callable[[], Awaitable[Manner]] | None = None,
+        count: Keep | None = None,
     ) -> None:
         self._ehr = ehr
         self._engine = engine
@@ -166,6 +170,7 @@ class Summarizer:
         self._second_pass = second_pass
         self._version = software_version
         self._manner = manner
+        self._count = count
 
     @property
     def engine(self) -> Engine:
@@ -342,11 +347,14 @@ class Summarizer:
     def _most_windows(self, info: EngineInfo) -> int:
         return info.profile.digest_windows if self._windows is None else self._windows
 
-    async def draft(self, ready: Ready, listen: Listen | None = None) -> StoredRun:
+    async def draft(
+        self, ready: Ready, listen: Listen | None = None, *, shadow: Keep | None = None
+    ) -> StoredRun:
         """Choose, render, generate and verify; store all of it before anything is written anywhere.
 
         `listen` is told claims while the engine writes, after their rules passed. What is stored does not
-        depend on it.
+        depend on it. With `shadow` the run is made to compare: it is handed there, our store does not have
+        it, and it says nothing of what is new since an earlier one.
         """
         pull, record, templates, info, inputs, actor, watch = (
             ready.pull, ready.record, ready.templates, ready.info, ready.inputs, ready.actor, ready.watch,
@@ -364,7 +372,9 @@ class Summarizer:
             counts = {"requests": len(verified.completions)}
             self._record(Action.GENERATE, actor, inputs.patient, counts=counts)
         with watch.stage("verify"):
-            before = await asyncio.to_thread(self._store.find_latest, inputs.patient, inputs.kind)
+            before = None
+            if shadow is None:
+                before = await asyncio.to_thread(self._store.find_latest, inputs.patient, inputs.kind)
             summary = await asyncio.to_thread(
                 complete_summary, inputs.kind, record, context, templates, verified.claims,
                 earlier_of(before, record),
@@ -379,7 +389,10 @@ class Summarizer:
             completions=(*completions, *verified.completions),
             summary=replace(summary, second_pass=verified.second_pass),
         )
-        await asyncio.to_thread(self._store.save, run)
+        run = replace(run, seconds=dict(watch.seconds)) if shadow is not None else run
+        await asyncio.to_thread(shadow or self._store.save, run)
+        if shadow is None and self._count is not None:
+            await asyncio.to_thread(self._count, replace(run, seconds=dict(watch.seconds)))
         return run
 
     async def warm(self, ready: Ready) -> bool:

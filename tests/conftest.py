@@ -14,6 +14,7 @@ import hypothesis
 import msgspec
 import pytest
 
+from fixtures.pacs import PacsServer, has_orthanc
 from fixtures.postgres import PostgresServer
 from tests.canary import (
     CANARY,
@@ -69,6 +70,15 @@ def _cleared_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server for the whole session: make a database each, and never stop it."""
     with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pacs() -> Iterator[PacsServer]:
+    """A real PACS for the whole session. Store under UIDs of your own, and never stop it."""
+    if not has_orthanc():
+        missing("Orthanc (apt: orthanc, orthanc-dicomweb)")
+    with PacsServer() as server:
         yield server
 
 

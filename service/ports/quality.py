@@ -37,8 +37,10 @@ class Counts:
     """Required facts whose own line was added by code."""
     missing: int = 0
     """Required facts that the summary does not tell; known of an evaluation alone, which has the record."""
+    headings: int = 0
+    """Required headings."""
     not_retrieved: int = 0
-    """Required headings of which the record could not be read."""
+    """Those of which the record could not be read."""
     fabricated: int = 0
     """Published statements under a required heading that the rules did not bear out, or without a source."""
     characters: int = 0

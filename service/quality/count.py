@@ -6,7 +6,6 @@ are required, and what it does not tell is not known. An evaluation has the reco
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Final
 
 from service.filing.stopped import wards_of
 from service.grounding.complete import covers
+from service.grounding.reasons import CODES
 from service.grounding.summary import Claim, Origin, Summary, Verdict
 from service.ports import StoredRun
 from service.ports.quality import NO_WARD, Counts, Group, Measure
@@ -23,7 +23,6 @@ from service.record.facts import Absence, Fact, FactId
 HOUSEKEEPING: Final = frozenset({"the_record_says_more", "no_heading_for_it"})
 """Reasons for which a statement that the rules bore out is not shown."""
 OTHER: Final = "other"
-_REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _LATER: Final = "publish"
 """The stage that is no work of the model, and has not been when a run is first counted."""
 
@@ -49,6 +48,7 @@ def count_run(run: StoredRun, required: Sequence[FactId] | None = None) -> tuple
         told=len(told.by_model),
         added=len(told.added),
         missing=len(told.required - told.by_model - told.added),
+        headings=sum(section.state is not None for section in summary.sections),
         not_retrieved=sum(section.state is Absence.NOT_RETRIEVED for section in summary.sections),
         fabricated=_fabricated(summary),
         characters=sum(len(claim.text) for claim in summary.published),
@@ -120,4 +120,4 @@ def _fabricated(summary: Summary) -> int:
 def _reasons(refused: Iterable[Claim]) -> Counter[str]:
     """Count why statements were refused; what follows the colon may be a patient's, and is left out."""
     heads = (reason.partition(":")[0] for claim in refused for reason in claim.reasons)
-    return Counter(head if _REASON.fullmatch(head) else OTHER for head in heads)
+    return Counter(head if head in CODES else OTHER for head in heads)

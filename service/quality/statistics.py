@@ -7,11 +7,11 @@ Which interval stands where, each at 95 %:
 * the same share within an evaluation, whose statements come in charts: Wilson's interval on the effective
   number of statements, which the spread between charts gives (Kish's design effect, never below 1);
 * a median: the exact interval between two ordered values (binomial), which assumes nothing of the shape;
-* the mean of a quantity per summary, a ratio of two sums, and every paired difference: the percentile bootstrap
-  over whole charts, with a fixed seed, so that the same runs give the same figures.
+* the mean of a quantity per summary, a ratio of two sums, and every paired difference: the percentile
+  bootstrap over whole charts, with a fixed seed, so that the same runs give the same figures.
 
-Two shares are compared by the two-proportion z test, and by Fisher's exact test where an expected count is below
-5; the same facts told by two models by McNemar's exact test.
+Two shares are compared by the two-proportion z test, and by Fisher's exact test where an expected count is
+below 5; the same facts told by two models by McNemar's exact test.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def middle(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate 
 
 
 def _lowest_rank(n: int, tail: float) -> int:
-    """Return the highest rank (from 0) with P(fewer than rank+1 of n lie below the median) within the tail."""
+    """Return the highest rank (from 0) whose value lies above the median with at most the tail's chance."""
     if n > 1000:  # the normal approximation is exact to the rank there
         return max(0, math.floor(n / 2 + NormalDist().inv_cdf(tail) * math.sqrt(n) / 2) - 1)
     reached, rank = 0.0, -1
@@ -131,11 +131,11 @@ def paired_difference(
     return Estimate(value, min(low, value), max(high, value), len(both))
 
 
-def _resampled(n: int) -> numpy.ndarray:  # type: ignore[type-arg]
+def _resampled(n: int) -> numpy.ndarray:
     return numpy.random.default_rng(SEED).integers(0, n, size=(RESAMPLES, n))
 
 
-def _percentiles(drawn: numpy.ndarray, confidence: float) -> tuple[float, float]:  # type: ignore[type-arg]
+def _percentiles(drawn: numpy.ndarray, confidence: float) -> tuple[float, float]:
     tail = (1 - confidence) / 2
     low, high = numpy.quantile(drawn, [tail, 1 - tail])
     return float(low), float(high)

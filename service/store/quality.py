@@ -61,6 +61,7 @@ class MeasureTable(SQLModel, table=True):
     told: int = 0
     added: int = 0
     missing: int = 0
+    headings: int = 0
     not_retrieved: int = 0
     fabricated: int = 0
     characters: int = 0

@@ -59,6 +59,6 @@ def upgrade() -> None:
 
 
 COUNTS = (
-    "claims", "supported", "contradicted", "told", "added", "missing", "not_retrieved", "fabricated",
-    "characters", "prompt_tokens", "completion_tokens",
+    "claims", "supported", "contradicted", "told", "added", "missing", "headings", "not_retrieved",
+    "fabricated", "characters", "prompt_tokens", "completion_tokens",
 )  # fmt: skip

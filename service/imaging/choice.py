@@ -1,0 +1,283 @@
+"""Which pictures the model is shown: few, the right ones, and for a reason that can be read. Pure.
+
+Radiologists' key images come first. Studies share what is left by their order; within one, a volume is cut into
+equal stretches with one slice each, and other pictures are chosen for what they show and for being unlike each
+other. With an image encoder's vectors "what they show" is measured against words; without, rules decide alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import exp
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.offer import VOLUMES, Placed, Problem, Series, Study, name_of, rank
+from service.imaging.picture import Spot
+
+Vector: TypeAlias = NDArray[np.float32]
+"""An embedding of length one."""
+
+TOKENS_A_PICTURE = 256
+MOST_SLICES = 85
+"""More of a volume than MedGemma was trained on is not shown."""
+_MOST_OF_A_STUDY = 6
+"""Pictures of a study that is no volume: views of a joint, planes of an ultrasound."""
+_AT_A_TIME = {"volume": 8, "other": 2}
+"""How many pictures a study takes when its turn comes: one slice of a volume shows little."""
+_AT_A_TIME_OF_A_SERIES = 4
+_RELEVANCE = 0.7
+"""Weight of the score in maximal marginal relevance (Carbonell and Goldstein 1998); the rest is unlikeness."""
+_MOST_PROMPTS = 8
+_MOST_CHARACTERS = 160
+_MOST_TO_EMBED = 512
+
+BY_RULES = (
+    "chosen by rules alone, without an image encoder: key images, then the middles of equal stretches of each "
+    "series, of studies by problem, date and comparison"
+)
+BY_SIGHT = (
+    "chosen with an image encoder: key images, then by likeness to the words of reason, body site and problem, "
+    "and unlike each other, of studies by problem, date and comparison"
+)
+
+SCOUT = "planning picture of a volume"
+NO_ROOM = "no room: its study comes after those that are shown"
+BETWEEN = "lies between slices that are shown"
+LESS = "others of its study are more to the point"
+ALIKE = "much like one that is shown"
+UNSEEN = "could not be decoded, or was not looked at by the image encoder"
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What an image encoder made of candidates and prompts, and how it turns likeness into a score."""
+
+    images: Mapping[Spot, Vector] = field(repr=False)
+    prompts: Mapping[str, Vector] = field(repr=False)
+    scale: float = 1.0
+    bias: float = 0.0
+
+    def score(self, likeness: float) -> float:
+        """Return 0 to 1 by the encoder's own sigmoid: a measure of fit, no probability of a disease."""
+        at = max(-60.0, min(60.0, self.scale * likeness + self.bias))
+        return 1 / (1 + exp(-at))
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One picture to be shown, why, and its score where an encoder gave one."""
+
+    spot: Spot
+    source: str
+    why: str
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """How many pictures of a study are not shown, for one reason."""
+
+    study: str
+    source: str
+    why: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is shown, study by study in their order, what is not, and how that was decided."""
+
+    chosen: tuple[Chosen, ...]
+    left_out: tuple[LeftOut, ...]
+    how: str
+
+
+def choose(studies: Iterable[Study], problem: Problem, most: int, sight: Sight | None = None) -> Choice:
+    """Choose at most `most` pictures. The same studies, in any order, give the same choice.
+
+    With a `sight`, only pictures that it holds can be chosen: embed those of `shortlist` before.
+    """
+    placed = rank(studies, problem)
+    looks = [_Look(one, problem, sight) for one in placed]
+    keys = _deal([len(look.keys) for look in looks], [max(1, most)] * len(looks), _room_for_keys(looks, most))
+    rest = most - sum(keys)
+    quotas = _deal([look.capacity(k) for look, k in zip(looks, keys, strict=True)],
+                   [look.turn for look in looks], rest)  # fmt: skip
+    chosen: list[Chosen] = []
+    left: list[LeftOut] = []
+    for look, key, quota in zip(looks, keys, quotas, strict=True):
+        picked = look.pick(key, quota)
+        chosen += picked
+        left += look.leave(picked)
+    return Choice(tuple(chosen), tuple(left), BY_RULES if sight is None else BY_SIGHT)
+
+
+def shortlist(studies: Iterable[Study], problem: Problem, most: int) -> tuple[Spot, ...]:
+    """Return which pictures are worth embedding before `choose`: four for each that may be shown, at most 512."""
+    chosen = choose(studies, problem, min(4 * most, _MOST_TO_EMBED)).chosen
+    return tuple(one.spot for one in chosen)
+
+
+def prompts_of(study: Study, problem: Problem) -> tuple[str, ...]:
+    """Return the sentences that pictures of a study are measured against, at most eight, without repeats."""
+    name = name_of(study.modality)
+    site = study.body_site or next((one.body_part for one in study.series if one.body_part), "")
+    where = f"{name} of the {site.lower()}" if site else name
+    shown = [words for words in (study.reason, *problem.words) if words.strip()]
+    prompts = [*(f"{where} showing {words.strip()}" for words in shown), where]
+    return tuple(dict.fromkeys(prompt[:_MOST_CHARACTERS] for prompt in prompts))[:_MOST_PROMPTS]
+
+
+class _Look:
+    """One study looked at: what of it can be shown, and how well each picture fits."""
+
+    def __init__(self, placed: Placed, problem: Problem, sight: Sight | None) -> None:
+        self.study, self._why, self._sight = placed.study, placed.why, sight
+        self._series = [one for one in _in_order(self.study) if not one.is_scout]
+        seen = [spot for one in self.study.series for spot in one.frames]
+        self._shown = [spot for spot in seen if sight is None or spot in sight.images]
+        self._likeness = self._measure(problem)
+        self.keys = [spot for spot in self._shown if spot in self.study.key]
+        self.is_volume = self.study.modality in VOLUMES
+        self.turn = _AT_A_TIME["volume" if self.is_volume else "other"]
+
+    def capacity(self, keys: int) -> int:
+        """Return how many it may give beside so many key images."""
+        free = sum(1 for one in self._series for spot in one.frames if self._is_free(spot, keys))
+        return max(0, min(free, (MOST_SLICES if self.is_volume else _MOST_OF_A_STUDY) - keys))
+
+    def pick(self, keys: int, quota: int) -> list[Chosen]:
+        """Return the key images and then so many others."""
+        marked = [Chosen(spot, self.study.source, "key image, marked by the radiologist", self._score(spot))
+                  for spot in self.keys[:keys]]  # fmt: skip
+        open_series = [
+            (one, [spot for spot in one.frames if self._is_free(spot, keys)]) for one in self._series
+        ]
+        if self._sight is None or self.is_volume:
+            return marked + self._evenly(open_series, quota)
+        return marked + self._unlike([spot for _, frames in open_series for spot in frames], quota)
+
+    def leave(self, picked: Sequence[Chosen]) -> list[LeftOut]:
+        """Count what is not shown, by reason."""
+        shown = {one.spot for one in picked}
+        scouts = {spot for one in self.study.series if one.is_scout for spot in one.frames}
+        frames = [spot for one in self.study.series for spot in one.frames if spot not in shown]
+        counts = Counter(self._why_not(spot, shown, scouts) for spot in frames)
+        return [LeftOut(self.study.uid, self.study.source, why, counts[why]) for why in sorted(counts)]
+
+    def _why_not(self, spot: Spot, shown: set[Spot], scouts: set[Spot]) -> str:
+        if spot in scouts:
+            return SCOUT
+        if self._sight is not None and spot not in self._sight.images:
+            return BETWEEN if self.is_volume and shown else UNSEEN
+        if not shown:
+            return NO_ROOM
+        if self.is_volume:
+            return BETWEEN if spot.series in {one.series for one in shown} else LESS
+        least = min((self._likeness.get(one, 0.0) for one in shown), default=0.0)
+        return ALIKE if self._sight is not None and self._likeness[spot] > least else LESS
+
+    def _is_free(self, spot: Spot, keys: int) -> bool:
+        return spot not in self.keys[:keys] and (self._sight is None or spot in self._sight.images)
+
+    def _evenly(self, series: Sequence[tuple[Series, Sequence[Spot]]], quota: int) -> list[Chosen]:
+        # A CT is one volume told in several reconstructions: the first with room is shown. The sequences of an
+        # MR and the views of an X-ray each show something else: they take turns.
+        turn = MOST_SLICES if self.study.modality == "CT" else _AT_A_TIME_OF_A_SERIES if self.is_volume else 1
+        shares = _deal([len(frames) for _, frames in series], [turn] * len(series), quota)
+        return [
+            Chosen(spot, self.study.source, f"{self._why}; {_stretch(number, share, self.is_volume)}",
+                   self._score(spot))
+            for (_, frames), share in zip(series, shares, strict=True)
+            for number, spot in enumerate(self._of_stretches(frames, share), 1)
+        ]  # fmt: skip
+
+    def _of_stretches(self, frames: Sequence[Spot], share: int) -> list[Spot]:
+        bounds = [len(frames) * n // share for n in range(share + 1)] if share else []
+        stretches = [frames[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+        return [self._best(stretch) for stretch in stretches]
+
+    def _best(self, stretch: Sequence[Spot]) -> Spot:
+        middle = (len(stretch) - 1) / 2
+        return min(
+            enumerate(stretch),
+            key=lambda one: (-self._likeness.get(one[1], 0.0), abs(one[0] - middle), one[0]),
+        )[1]
+
+    def _unlike(self, frames: Sequence[Spot], quota: int) -> list[Chosen]:
+        why = f"{self._why}; fits its words, and shows something else than the others"
+        picked = _marginal([self._vector(spot) for spot in frames],
+                           [self._likeness[spot] for spot in frames], quota)  # fmt: skip
+        return [Chosen(frames[n], self.study.source, why, self._score(frames[n])) for n in sorted(picked)]
+
+    def _measure(self, problem: Problem) -> dict[Spot, float]:
+        if self._sight is None:
+            return {}
+        known = [self._sight.prompts.get(prompt) for prompt in prompts_of(self.study, problem)]
+        prompts = [one for one in known if one is not None]
+        if not prompts:
+            return dict.fromkeys(self._shown, 0.0)
+        matrix = np.stack(prompts)
+        return {spot: float(np.max(matrix @ self._vector(spot))) for spot in self._shown}
+
+    def _vector(self, spot: Spot) -> Vector:
+        assert self._sight is not None
+        return self._sight.images[spot]
+
+    def _score(self, spot: Spot) -> float | None:
+        return None if self._sight is None else self._sight.score(self._likeness[spot])
+
+
+def _in_order(study: Study) -> list[Series]:
+    """Return its series: what speaks of the body site first, then the largest; the same on every day."""
+    site = study.body_site.lower()
+    return sorted(
+        study.series,
+        key=lambda one: (not (one.body_part and one.body_part.lower() in site), -len(one.frames), one.uid),
+    )
+
+
+def _room_for_keys(looks: Sequence[_Look], most: int) -> int:
+    """Return how many key images fit: half of the room where there is something beside them, else all."""
+    marked = sum(len(look.keys) for look in looks)
+    others = sum(look.capacity(len(look.keys)) for look in looks)
+    return min(marked, max((most + 1) // 2, most - others))
+
+
+def _deal(capacities: Sequence[int], turns: Sequence[int], most: int) -> list[int]:
+    """Deal out so many in turns, each taking its own number at a time, until all is given or all are full."""
+    given = [0] * len(capacities)
+    while (left := most - sum(given)) > 0 and given != list(capacities):
+        for place, turn in enumerate(turns):
+            taken = min(turn, capacities[place] - given[place], left)
+            given[place] += taken
+            left -= taken
+    return given
+
+
+def _marginal(vectors: Sequence[Vector], likeness: Sequence[float], most: int) -> list[int]:
+    """Choose by maximal marginal relevance; of equals the first. Scores are spread over 0 to 1 before."""
+    if not vectors or most < 1:
+        return []
+    matrix = np.stack(vectors)
+    spread = np.asarray(likeness, np.float64)
+    relevance = (spread - spread.min()) / (np.ptp(spread) or 1.0)
+    nearest = np.zeros(len(vectors))
+    picked: list[int] = []
+    while len(picked) < min(most, len(vectors)):
+        worth = _RELEVANCE * relevance - (1 - _RELEVANCE) * nearest
+        worth[picked] = -np.inf
+        picked.append(int(np.argmax(worth)))
+        nearest = np.maximum(nearest, matrix @ matrix[picked[-1]])
+    return picked
+
+
+def _stretch(number: int, share: int, is_volume: bool) -> str:
+    if is_volume:
+        return f"stretch {number} of {share} of the volume"
+    return "the middle of its series" if share == 1 else f"part {number} of {share} of its series"
