@@ -24,6 +24,7 @@
     │   └── PatientMoved          the server answered with another patient
     ├── NotUnderstoodError    7   the answer is not what FHIR R4 promises
     │   ├── NotFhir               HTML, or JSON that is no FHIR resource
+    │   ├── NotDicom              a PACS answers with what is no DICOM, or with another instance
     │   ├── BrokenJson            truncated, malformed or too deeply nested
     │   ├── PagingLoop            pages repeat, or do not end
     │   ├── ForeignLink           a link or redirect leaves the server's origin
@@ -225,6 +226,15 @@ class NotFhir(NotUnderstoodError):
 
     code = "not_fhir"
     advice_text = "Check that the URL is the FHIR base, and that no login page or proxy stands before it."
+
+
+class NotDicom(NotUnderstoodError):
+    """A PACS answered with what is no DICOM, or with another instance than was asked for."""
+
+    code = "not_dicom"
+    advice_text = (
+        "Check that the URL is the DICOMweb base of the PACS, and that no login page stands before it."
+    )
 
 
 class BrokenJson(NotUnderstoodError):

@@ -104,6 +104,15 @@ Explain = Callable[[int, bytes, str, str], ConnectorError]
 """(status, body, content type, origin) → the error of an answer that is no success."""
 
 
+Reading = Callable[[httpx.Response], Awaitable[bytes]]
+"""How the body of a successful answer is read: all of it, or as much as is wanted."""
+
+
+async def read_whole(response: httpx.Response) -> bytes:
+    """Read an answer to its end."""
+    return await response.aread()
+
+
 def explain_status(status: int, _body: bytes, _content_type: str, origin: str) -> ConnectorError:
     """Explain an answer by its status alone."""
     return error_of_status(status, origin)
@@ -134,7 +143,7 @@ class Session:
         allowed = (check_base_url(one, allow_plain_http=plain) for one in self.allowed_origins)
         self.trusted = frozenset({self.origin, *map(origin_of, allowed)})
         self._seats = asyncio.Semaphore(self.limits.concurrency)
-        wire = self.transport or _network(self.limits, self.ca_file)
+        wire = self.transport or network(self.limits, self.ca_file)
         self._client = httpx.AsyncClient(
             transport=BoundedTransport(wire, self.limits.max_bytes, self.trusted | self.auth.origins),
             timeout=httpx.Timeout(
@@ -167,6 +176,7 @@ class Session:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         max_bytes: int | None = None,
+        reading: Reading = read_whole,
     ) -> Answer:
         """Return the answer once a seat is free, repeating what may be repeated. Raises ConnectorError.
 
@@ -186,7 +196,7 @@ class Session:
         async with self._seats:
             while True:
                 try:
-                    return await self._follow_redirects(request)
+                    return await self._follow_redirects(request, reading)
                 except ConnectorError as failure:
                     if not repeatable or not failure.repeatable or attempt >= self._retries(failure):
                         raise
@@ -194,9 +204,9 @@ class Session:
                 attempt += 1
                 await self.patience.sleep(pause_s)
 
-    async def _follow_redirects(self, request: httpx.Request) -> Answer:
+    async def _follow_redirects(self, request: httpx.Request, reading: Reading) -> Answer:
         for _ in range(_MAX_REDIRECTS + 1):
-            status, headers, body = await self._exchange(request)
+            status, headers, body = await self._exchange(request, reading)
             if status in _REDIRECTS and request.method == "GET" and "location" in headers:
                 target = follow(headers["location"], str(request.url), frozenset({origin_of(request.url)}))
                 request = self._client.build_request(
@@ -208,7 +218,7 @@ class Session:
             raise self._error(status, headers, body, origin_of(request.url))
         raise RequestRejected(f"The server {self.origin} redirects in a circle.")
 
-    async def _exchange(self, request: httpx.Request) -> tuple[int, httpx.Headers, bytes]:
+    async def _exchange(self, request: httpx.Request, reading: Reading) -> tuple[int, httpx.Headers, bytes]:
         origin = origin_of(request.url)
         meter = _METER.get() or Meter()
         meter.requests += 1
@@ -217,14 +227,14 @@ class Session:
                 auth = self.auth if origin == self.origin else NoAuth()
                 response = await self._client.send(request, auth=auth, stream=True)
                 try:
-                    body = await response.aread()
+                    body = await (reading if response.is_success else read_whole)(response)
                 finally:
                     await response.aclose()
         except TimeoutError:
             raise _timed_out(origin) from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError) as failure:
             raise explain_failure(failure, origin) from None
-        meter.bytes += len(body)
+        meter.bytes += response.num_bytes_downloaded
         return response.status_code, response.headers, body
 
     def _error(self, status: int, headers: httpx.Headers, body: bytes, origin: str) -> ConnectorError:
@@ -268,7 +278,7 @@ def _public_trust() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _network(limits: Limits, ca_file: Path | None) -> httpx.AsyncHTTPTransport:
+def network(limits: Limits, ca_file: Path | None = None) -> httpx.AsyncHTTPTransport:
     """Return the real transport. It reads no proxies from the environment: nothing leaves unasked."""
     context = _public_trust() if ca_file is None else ssl.create_default_context()
     if ca_file is not None:

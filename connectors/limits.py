@@ -45,3 +45,27 @@ class Limits:
     """Reads in one batch Bundle: servers cap them, and work them off one after the other."""
     allow_plain_http: bool = False
     """Unencrypted http to hosts other than this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImagingLimits:
+    """What one study may cost, beside the limits of the connection to the PACS."""
+
+    max_series: int = 200
+    """Series of a study whose instances are listed."""
+    max_instances: int = 10_000
+    """Instances of a study that are listed. A CT of 2,000 slices is ordinary, a cardiac one has 8,000."""
+    max_metadata_bytes: int = 64 * MIB
+    """Metadata of one series: 5 to 10 kB an instance."""
+    max_instance_bytes: int = 128 * MIB
+    """One instance. A tomosynthesis or a long loop of ultrasound is larger: ask for frames of it."""
+    max_rendered_bytes: int = 16 * MIB
+    """One frame as the PACS renders it."""
+    max_picture_bytes: int = 16 * MIB
+    """A photograph or scanned page that is kept in the record itself."""
+    max_part_head_bytes: int = 16 * 1024
+    """Headers of one part of a multipart answer, and what stands before the first."""
+    max_studies: int = 500
+    """Studies that a search by patient lists."""
+    page_size: int = 100
+    """`limit` of a search: servers cap it as they like."""

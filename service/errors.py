@@ -8,7 +8,8 @@
     ├── EngineError          8   the model's server does not start, answer or obey
     ├── StoreError           9   the disk is full, the key is missing, the database is damaged
     │   └── ShreddedError    9   what was stored about this patient was destroyed for good
-    └── FilingError         11   the server refused the document, or would drop its label
+    ├── FilingError         11   the server refused the document, or would drop its label
+    └── GateError           23   a model with a prompt is not released (`service.quality.gate`)
 
 Connector errors have a tree of their own (`connectors.errors`, exit codes 4, 5, 6 and 7).
 Exit code 0 is success, 1 an error of ours, 2 wrong usage, 10 a summary that is stored but not filed because
@@ -78,3 +79,10 @@ class FilingError(EpicrisisError):
 
     code = "filing"
     exit_code = 11
+
+
+class GateError(EpicrisisError):
+    """A model with a prompt has no passed evaluation, and the release gate is on."""
+
+    code = "gate"
+    exit_code = 23

@@ -111,6 +111,10 @@ class Settings(BaseSettings):
 
     schedules: Path | None = None
     """TOML file of schedules: when which admissions are summarised."""
+    quality: Path | None = None
+    """TOML file of limits: when quality has changed, and what an evaluation must reach."""
+    gate: Literal["on", "off"] = "off"
+    """Whether schedules refuse a model with a prompt that has no passed evaluation."""
     sweep_kind: str = "admission"
     """Template set of `epicrisis sweep`, and of admissions that are heard of between schedules."""
     sweep_visits: int = Field(default=4, ge=1, le=256)

@@ -13,20 +13,22 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 
 from connectors.errors import ConnectorError
 from connectors.fhir.pull import Pull
-from service.context.choose import choose_facts
+from service.context.choose import TokenCount, choose_facts
 from service.context.chosen import Context
 from service.context.digests import Digest
 from service.context.render import Request, requests_for
 from service.context.stay import Stay, find_stay
 from service.context.templates import Library, TemplateSet, open_library
 from service.digest import Digester
-from service.engine.prompt import Completion, Engine, EngineInfo, Message
+from service.edition import code_digest
+from service.engine.prompt import Completion, Engine, EngineInfo, Message, Profile
 from service.entailment import SecondPass
 from service.errors import EpicrisisError, RecordError, StoreError
 from service.filing.desk import Desk, Manner
@@ -48,6 +50,7 @@ from service.ports import (
     StoredRun,
     Vault,
 )
+from service.ports.inputs import Decided, InputStore, KeptClaim, KeptDigest, Made
 from service.prefix import beginnings
 from service.provisional import Listen, Provisional, provisional
 from service.record.assemble import Policy, assemble_record, stop_reason
@@ -132,6 +135,16 @@ class Ready:
     inputs: RunInputs = field(repr=False)
     actor: str
     watch: Stopwatch = field(repr=False)
+    texts: Mapping[str, Extracted] = field(default_factory=dict, repr=False)
+
+
+class Chosen(NamedTuple):
+    """What fits one run's budget, and what its choice rested on beside record and templates."""
+
+    context: Context
+    counts: Mapping[str, int] = {}
+    """Name of a rendered chat → its tokens: what the engine was asked on the way."""
+    digests: Sequence[Digest] = ()
 
 
 class Summarizer:
@@ -155,6 +168,7 @@ class Summarizer:
         second_pass: SecondPass | None = None,
         manner: Callable[[], Awaitable[Manner]] | None = None,
         count: Keep | None = None,
+        inputs: InputStore | None = None,
     ) -> None:
         self._ehr = ehr
         self._engine = engine
@@ -171,6 +185,7 @@ class Summarizer:
         self._version = software_version
         self._manner = manner
         self._count = count
+        self._kept_inputs = inputs
 
     @property
     def engine(self) -> Engine:
@@ -234,7 +249,7 @@ class Summarizer:
             raise RecordError("This encounter is not in the patient's record.", "Give it as Encounter/<id>.")
         info = await self._engine.describe()
         inputs = self._inputs(record, texts, templates, info, encounter or "", attempt)
-        return Ready(pull, record, templates, info, inputs, actor, watch)
+        return Ready(pull, record, templates, info, inputs, actor, watch, texts)
 
     async def find_earlier(self, ready: Ready) -> StoredRun | Outcome | None:
         """Return what these inputs already led to: a document (Outcome), or a stored run to file as it is."""
@@ -360,7 +375,8 @@ class Summarizer:
             ready.pull, ready.record, ready.templates, ready.info, ready.inputs, ready.actor, ready.watch,
         )  # fmt: skip
         with watch.stage("choose"):
-            context = await self._choose(record, templates, info, inputs, watch)
+            chosen = await self._choose(record, templates, info, inputs, watch)
+            context = chosen.context
             requests = requests_for(context, templates, info.profile, seed=SEED)
         with watch.stage("generate"):
             async with provisional(context, record, templates, info.profile.strip, listen) as heard:
@@ -390,10 +406,35 @@ class Summarizer:
             summary=replace(summary, second_pass=verified.second_pass),
         )
         run = replace(run, seconds=dict(watch.seconds)) if shadow is not None else run
-        await asyncio.to_thread(shadow or self._store.save, run)
+        await asyncio.to_thread(shadow or partial(self._save, ready, chosen, before), run)
         if shadow is None and self._count is not None:
             await asyncio.to_thread(self._count, replace(run, seconds=dict(watch.seconds)))
         return run
+
+    def _save(self, ready: Ready, chosen: Chosen, before: StoredRun | None, run: StoredRun) -> None:
+        """Store a run, with all that it was made of where this site keeps that."""
+        if self._kept_inputs is None:
+            self._store.save(run)
+        elif not self._kept_inputs.save(run, self._made(ready, chosen, before)):
+            ready.watch.tell("verify", "what it was made of is not kept: it cannot be replayed")
+
+    def _made(self, ready: Ready, chosen: Chosen, before: StoredRun | None) -> Made:
+        pull = ready.pull
+        decided = Decided(
+            patient_id=pull.patient_id,
+            gaps=pull.gaps,
+            read_at=pull.read_at,
+            base_url=self._ehr.base_url,
+            policy=self._policy,
+            profile=ready.info.profile,
+            seed=SEED,
+            counts=chosen.counts,
+            digests=tuple(_kept_digest(digest) for digest in chosen.digests),
+            earlier=before.run_id if before is not None else "",
+            software=self._version,
+            code=code_digest(),
+        )
+        return Made(decided, pull.resources, pull.binaries, ready.texts, ready.templates.sources)
 
     async def warm(self, ready: Ready) -> bool:
         """Have the engine read what every task on this chart begins with, before anybody asks for one.
@@ -402,7 +443,7 @@ class Summarizer:
         Raises EngineError. Nothing is stored.
         """
         templates, info = ready.templates, ready.info
-        context = await self._choose(
+        context, *_ = await self._choose(
             ready.record, templates, info, ready.inputs, ready.watch, may_digest=False
         )
         if context.left_out and self._most_windows(info):
@@ -420,33 +461,30 @@ class Summarizer:
         watch: Stopwatch,
         *,
         may_digest: bool = True,
-    ) -> Context:
+    ) -> Chosen:
         """Choose what fits; where the engine may digest, have what does not fit told by digests."""
         loop = asyncio.get_running_loop()
 
         def count(chat: tuple[Message, ...]) -> int:
             return asyncio.run_coroutine_threadsafe(self._engine.count_tokens(chat), loop).result()
 
-        budget, named = inputs.budget_tokens, inputs.encounter or None
-        stay = find_stay(record, named, ended=True)
-        required = required_facts(record, encounter=_at_hand(find_stay(record, named)))
+        def choose(digests: Sequence[Digest] = ()) -> Chosen:
+            counts: dict[str, int] = {}
+            counted = _noting(count, counts)
+            context = choose_context(record, templates, info.profile, inputs, counted, digests)
+            return Chosen(context, counts, digests)
 
-        def choose(budget_tokens: int, digests: Sequence[Digest] = ()) -> Context:
-            return choose_facts(
-                record, required, templates, info.profile, budget_tokens, count, stay=stay, digests=digests
-            )
-
-        context = await asyncio.to_thread(choose, budget)
+        chosen = await asyncio.to_thread(choose)
         most = self._most_windows(info) if may_digest else 0
-        if not most or not context.left_out:
-            return context
+        if not most or not chosen.context.left_out:
+            return chosen
         with watch.stage("digest"):
             digester = Digester(
-                self._engine, info, templates, budget, most, self._vault, watch.tell, SEED,
+                self._engine, info, templates, inputs.budget_tokens, most, self._vault, watch.tell, SEED,
                 inputs.access_profile,
             )  # fmt: skip
-            digests = await digester.digest(record, context, count)
-        return await asyncio.to_thread(choose, budget, digests) if digests else context
+            digests = await digester.digest(record, chosen.context, count)
+        return await asyncio.to_thread(choose, digests) if digests else chosen
 
     async def _generate(
         self, requests: tuple[Request, ...], actor: str, patient: str, tell: Progress, heard: Provisional
@@ -520,6 +558,43 @@ def _record_digest(record: PatientRecord, policy: Policy, texts: Mapping[str, Ex
     if record.identity.security:  # its labels go on the document, and a restricted Patient is no input itself
         read.append(record.identity.security)
     return hashlib.sha256(msgspec.json.encode(read, order="sorted")).hexdigest()
+
+
+def choose_context(
+    record: PatientRecord,
+    templates: TemplateSet,
+    profile: Profile,
+    inputs: RunInputs,
+    count: TokenCount,
+    digests: Sequence[Digest] = (),
+) -> Context:
+    """Choose what of a record fits a run's budget: the same for the same arguments. Raises BudgetTooSmall."""
+    named = inputs.encounter or None
+    stay = find_stay(record, named, ended=True)
+    required = required_facts(record, encounter=_at_hand(find_stay(record, named)))
+    return choose_facts(
+        record, required, templates, profile, inputs.budget_tokens, count, stay=stay, digests=digests
+    )
+
+
+def name_of_chat(chat: tuple[Message, ...]) -> str:
+    """Return by which the count of a chat's tokens is kept: the beginning of its SHA-256 (hex)."""
+    return hashlib.sha256(msgspec.json.encode([[turn.role, turn.content] for turn in chat])).hexdigest()[:16]
+
+
+def _noting(count: TokenCount, counts: dict[str, int]) -> TokenCount:
+    """Return a counter that notes what it was told."""
+
+    def counted(chat: tuple[Message, ...]) -> int:
+        tokens = counts[name_of_chat(chat)] = count(chat)
+        return tokens
+
+    return counted
+
+
+def _kept_digest(digest: Digest) -> KeptDigest:
+    told = tuple(KeptClaim(one.text, tuple(fact.id for fact in one.facts)) for one in digest.told)
+    return KeptDigest(digest.title, told, digest.lost)
 
 
 def _at_hand(stay: Stay | None) -> str | None:

@@ -45,7 +45,7 @@ from service.record.rules import default_rules
 __all__ = [
     "TEMPLATES", "VARIABLES", "BlockRule", "Change", "Example", "Focus", "FocusScope", "Form", "Library",
     "Limits", "MedicationRecord", "Scope", "SectionRule", "TemplateError", "TemplateSet", "available", "load",
-    "open_library", "record_of",
+    "open_library", "rebuild", "record_of",
 ]  # fmt: skip
 
 SETTINGS, SCHEMA, BASE = "prompt.toml", "answer.schema.json", "base"
@@ -53,6 +53,9 @@ QUESTION = "question"
 """The set that answers a question about a chart: no kind of summary, and not offered as one."""
 
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+
+Sources = tuple[tuple[str, Mapping[str, str]], ...]
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class TemplateSet:
     digest: str
     schema_digest: str
     environment: Environment
+    sources: Sources = ()
+    """Each folder that it was built from, itself first: name, and every file with its text."""
 
     def render(self, template: str, **values: object) -> str:
         """Render one template. A name that the template uses and nobody passed is an error."""
@@ -307,7 +312,17 @@ def _resolve(layer: _Layer, layers: Mapping[str, _Layer]) -> TemplateSet:
         digest=_digest([*settings, *line.templates().values()]),
         schema_digest=_digest([json.dumps(schema, ensure_ascii=False)]),
         environment=open_sandbox(line.templates(), line.places(), line.variables()),
+        sources=tuple((one.name, one.texts) for one in line.layers),
     )
+
+
+def rebuild(sources: Sources) -> TemplateSet:
+    """Return a set as its kept `sources` make it, whatever the folders hold now. Raises TemplateError."""
+    layers = {
+        name: _Layer(name, f"kept {name}", texts, read_settings(texts[SETTINGS], f"kept {name}/{SETTINGS}"))
+        for name, texts in sources
+    }
+    return _resolve(layers[sources[0][0]], layers)
 
 
 def _check_blocks(layer: _Layer) -> None:

@@ -26,10 +26,11 @@ from service.engine.wire import (
     SaltError,
     StalledError,
     chat_body,
-    chat_messages,
+    count_images,
     error_of,
     read_chunk,
     split_lines,
+    text_messages,
 )
 from service.errors import EngineError
 
@@ -157,7 +158,7 @@ class OpenAIEngine:
     async def _served_count(self, messages: tuple[Message, ...]) -> int:
         body = {
             "model": self._model,
-            "messages": chat_messages(messages, fold_system=self._profile.system_in_user_turn),
+            "messages": text_messages(messages, fold_system=self._profile.system_in_user_turn),
             "add_generation_prompt": True,
         }
         answer = await self._persist(lambda: self._post("/tokenize", body))
@@ -166,7 +167,7 @@ class OpenAIEngine:
             raise EngineError(
                 "The engine does not count tokens.", "Use a vLLM server: others have no /tokenize."
             )
-        return count
+        return count + self._profile.image_tokens * count_images(messages)
 
     async def generate(
         self, prompt: Prompt, on_text: Callable[[str], None] | None = None, *, cache_salt: str | None = None

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
+PLACE = "\ufffc"
+"""Where in a turn's text a picture stands (OBJECT REPLACEMENT CHARACTER); in a turn without pictures it is
+a character like any other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One picture of a prompt, named by its digest. The bytes are sent and never stored with a run."""
+
+    digest: str
+    """SHA-256 (hex) of the PNG."""
+    png: bytes = field(default=b"", repr=False, compare=False)
+    """Empty in what was stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat turn."""
+    """One chat turn. With pictures, each stands where its PLACE does in the text, in order."""
 
     role: Role
     content: str
+    images: tuple[Image, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The turn without its pictures."""
+        return self.content.replace(PLACE, "") if self.images else self.content
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +56,16 @@ class Prompt:
     """JSON schema that the decoder enforces; None for free text."""
     priority: int = 0
     """Lower is served first: sidebar 0, digests of a chart 1, schedule 10."""
+
+    def without_pixels(self) -> Prompt:
+        """Return it as it is stored: each picture by its digest alone."""
+        if not any(message.images for message in self.messages):
+            return self
+        turns = (
+            replace(turn, images=tuple(Image(image.digest) for image in turn.images))
+            for turn in self.messages
+        )
+        return replace(self, messages=tuple(turns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +110,8 @@ class Profile:
     tokenizer: str = ""
     """Folder of the model's tokenizer files on this machine: tokens are then counted here, and `/tokenize`
     is asked once whether it agrees. Empty: the served model's own folder, else `/tokenize` every time."""
+    image_tokens: int = 0
+    """Tokens that one picture takes in a prompt, its markers included; 0 for a model that sees none."""
     strip: tuple[str, ...] = ()
     """Patterns (re) removed from an answer: thinking blocks, code fences."""
 

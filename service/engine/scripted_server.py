@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
+import hashlib
 import json
 import logging
 import signal
@@ -23,14 +25,15 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from service.engine.copying import answer_by_copying
-from service.engine.prompt import Message, Prompt, Sampling
-from service.engine.scripted import MODEL, PIECE, SCRIPTED_PROFILE, TOKEN, TOKENS_PER_TURN
+from service.engine.prompt import PLACE, Image, Message, Prompt, Sampling
+from service.engine.scripted import IMAGE_TOKENS, MODEL, PIECE, SCRIPTED_PROFILE, TOKEN, TOKENS_PER_TURN
 from service.engine.seats import Pace, Seats
 from service.hardening import PlainTraces, keep_memory_private, keep_short, silence_crashes
 
 HOST = "127.0.0.1"
 LONGEST_BODY_BYTES = 64 * 1024 * 1024
 DEFAULT_MAX_TOKENS = 1024
+PICTURE_URL = "data:image/png;base64,"
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
     b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
@@ -303,14 +306,48 @@ def read_body(content: bytes) -> Body | None:
     turns = body.get("messages") if isinstance(body, dict) else None
     if not isinstance(turns, list) or not turns:
         return None
-    whole = all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns)
-    return body if whole else None
+    return body if all(isinstance(turn, dict) and _is_content(turn.get("content")) for turn in turns) else None
+
+
+def _is_content(content: Any) -> bool:
+    """Tell whether it is a text, or a list of texts and of pictures as data URLs."""
+    if isinstance(content, str):
+        return True
+    return isinstance(content, list) and all(_is_part(part) for part in content)
+
+
+def _is_part(part: Any) -> bool:
+    match part:
+        case {"type": "text", "text": str()}:
+            return True
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            return _pixels(url) is not None
+    return False
+
+
+def _pixels(url: str) -> bytes | None:
+    if not url.startswith(PICTURE_URL):
+        return None
+    try:
+        return base64.b64decode(url.removeprefix(PICTURE_URL), validate=True)
+    except ValueError:
+        return None
+
+
+def _message(turn: Body) -> Message:
+    """Read one turn back, its pictures in their places."""
+    role, content = turn.get("role", "user"), turn["content"]
+    if isinstance(content, str):
+        return Message(role, content)
+    pixels = [_pixels(part["image_url"]["url"]) or b"" for part in content if part["type"] == "image_url"]
+    images = tuple(Image(hashlib.sha256(png).hexdigest(), png) for png in pixels)
+    return Message(role, "\n".join(part.get("text", PLACE) for part in content), images)
 
 
 def prompt_of(body: Body) -> Prompt:
     """Read a request back into the prompt that it was made from."""
     schema = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema")
-    messages = tuple(Message(turn.get("role", "user"), turn["content"]) for turn in body["messages"])
+    messages = tuple(_message(turn) for turn in body["messages"])
     most = body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_MAX_TOKENS
     return Prompt(messages, Sampling(int(most)), schema, int(body.get("priority") or 0))
 
@@ -320,7 +357,9 @@ def tokens_of(body: Body) -> list[str]:
     tokens: list[str] = []
     for turn in body["messages"]:
         tokens += [f"<{turn.get('role', 'user')}>"] * TOKENS_PER_TURN
-        tokens += TOKEN.findall(turn["content"])
+        message = _message(turn)
+        tokens += TOKEN.findall(message.text)
+        tokens += [token for image in message.images for token in [f"<{image.digest}>"] * IMAGE_TOKENS]
     return tokens
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from service.engine.prompt import Message, Profile
-from service.engine.wire import chat_messages
+from service.engine.wire import count_images, text_messages
 
 
 class FolderTokenizer:
@@ -24,9 +24,9 @@ class FolderTokenizer:
         self._profile = profile
 
     def count(self, messages: tuple[Message, ...]) -> int:
-        """Count the tokens of a rendered chat, the opening of the answer included."""
-        chat = chat_messages(messages, fold_system=self._profile.system_in_user_turn)
+        """Count the tokens of a rendered chat, the opening of the answer included; a picture's are a constant."""
+        chat = text_messages(messages, fold_system=self._profile.system_in_user_turn)
         ids = self._tokenizer.apply_chat_template(
             chat, add_generation_prompt=True, tokenize=True, return_dict=False
         )
-        return len(ids)
+        return len(ids) + self._profile.image_tokens * count_images(messages)

@@ -5,13 +5,14 @@ Values only. Nothing here keeps or shows the text of a prompt.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from service.engine.prompt import Message, Prompt, Usage
+from service.engine.prompt import PLACE, Image, Message, Prompt, Usage
 from service.errors import EngineError
 
 LONGEST_LINE_BYTES = 4 * 1024 * 1024
@@ -80,11 +81,44 @@ def chat_body(
     return body
 
 
-def chat_messages(messages: tuple[Message, ...], *, fold_system: bool) -> list[dict[str, str]]:
-    """Return the turns as JSON; with `fold_system`, system turns open the first user turn instead."""
+def chat_messages(messages: tuple[Message, ...], *, fold_system: bool) -> list[dict[str, Any]]:
+    """Return the turns as JSON; with `fold_system`, system turns open the first user turn instead.
+
+    A turn without pictures is a plain text, as ever; one with pictures is a list of parts.
+    """
     if fold_system:
         messages = _fold_system(messages)
-    return [{"role": message.role, "content": message.content} for message in messages]
+    return [
+        {"role": message.role, "content": _parts(message) if message.images else message.content}
+        for message in messages
+    ]
+
+
+def text_messages(messages: tuple[Message, ...], *, fold_system: bool) -> list[dict[str, Any]]:
+    """Return the turns as JSON without their pictures: what a tokenizer of text can count."""
+    return chat_messages(
+        tuple(Message(message.role, message.text) for message in messages), fold_system=fold_system
+    )
+
+
+def count_images(messages: tuple[Message, ...]) -> int:
+    """Return how many pictures a chat holds."""
+    return sum(len(message.images) for message in messages)
+
+
+def _parts(message: Message) -> list[dict[str, Any]]:
+    """Return text and pictures in their order. Raises EngineError where a picture's bytes are not at hand."""
+    texts = message.content.split(PLACE)
+    if len(texts) != len(message.images) + 1 or not all(image.png for image in message.images):
+        raise EngineError("A prompt's pictures are not at hand: it was read from the store, or is torn.")
+    parts: list[dict[str, Any]] = []
+    for number, text in enumerate(texts):
+        if text.strip():
+            parts.append({"type": "text", "text": text.strip("\n")})
+        if number < len(message.images):
+            encoded = base64.b64encode(message.images[number].png).decode()
+            parts.append({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}})
+    return parts
 
 
 def _fold_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -92,9 +126,12 @@ def _fold_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     turns = [message for message in messages if message.role != "system"]
     if not system:
         return messages
+    images: tuple[Image, ...] = ()
     if turns and turns[0].role == "user":
-        system.append(turns.pop(0).content)
-    return (Message("user", "\n\n".join(system)), *turns)
+        first = turns.pop(0)
+        system.append(first.content)
+        images = first.images
+    return (Message("user", "\n\n".join(system), images), *turns)
 
 
 async def split_lines(content: AsyncIterator[bytes]) -> AsyncIterator[str]:

@@ -27,6 +27,8 @@ def _concerns(stop: Stop, run: StoredRun) -> bool:
             return value in (inputs.model_digest, inputs.model)
         case StopScope.PROMPT:
             return value in (inputs.prompt_id, f"{inputs.prompt_id}@{inputs.prompt_version}")
+        case StopScope.RUN:
+            return value == run.run_id
         case StopScope.WARD:
             wanted = value.casefold()
             return any(wanted == ward.casefold() for ward in wards_of(run))

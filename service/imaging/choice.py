@@ -1,8 +1,8 @@
 """Which pictures the model is shown: few, the right ones, and for a reason that can be read. Pure.
 
-Radiologists' key images come first. Studies share what is left by their order; within one, a volume is cut into
-equal stretches with one slice each, and other pictures are chosen for what they show and for being unlike each
-other. With an image encoder's vectors "what they show" is measured against words; without, rules decide alone.
+Radiologists' key images come first. Studies share what is left by their order; within one, a volume is cut
+into equal stretches with one slice each, and other pictures are chosen for what they show and for being unlike
+each other. What they show is measured by an image encoder against words; without one, rules decide alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import exp
 from typing import TypeAlias
 
@@ -31,18 +32,20 @@ _AT_A_TIME = {"volume": 8, "other": 2}
 """How many pictures a study takes when its turn comes: one slice of a volume shows little."""
 _AT_A_TIME_OF_A_SERIES = 4
 _RELEVANCE = 0.7
-"""Weight of the score in maximal marginal relevance (Carbonell and Goldstein 1998); the rest is unlikeness."""
+"""Weight of the score in maximal marginal relevance (Carbonell, Goldstein 1998); the rest is unlikeness."""
 _MOST_PROMPTS = 8
 _MOST_CHARACTERS = 160
+_TO_CHOOSE_FROM = 4
+"""Pictures that are embedded for each that may be shown."""
 _MOST_TO_EMBED = 512
 
 BY_RULES = (
-    "chosen by rules alone, without an image encoder: key images, then the middles of equal stretches of each "
-    "series, of studies by problem, date and comparison"
+    "chosen by rules alone, without an image encoder: key images, then the middles of equal stretches of "
+    "each series, of studies by problem, date and comparison"
 )
 BY_SIGHT = (
-    "chosen with an image encoder: key images, then by likeness to the words of reason, body site and problem, "
-    "and unlike each other, of studies by problem, date and comparison"
+    "chosen with an image encoder: key images, then by likeness to the words of reason, body site and "
+    "problem, and unlike each other, of studies by problem, date and comparison"
 )
 
 SCOUT = "planning picture of a volume"
@@ -102,8 +105,27 @@ def choose(studies: Iterable[Study], problem: Problem, most: int, sight: Sight |
 
     With a `sight`, only pictures that it holds can be chosen: embed those of `shortlist` before.
     """
-    placed = rank(studies, problem)
-    looks = [_Look(one, problem, sight) for one in placed]
+    return _choose(studies, problem, most, sight, 1)
+
+
+def shortlist(studies: Iterable[Study], problem: Problem, most: int) -> tuple[Spot, ...]:
+    """Return which pictures are worth embedding before `choose`: at most 512, some for each that is shown."""
+    wider = min(_TO_CHOOSE_FROM * most, _MOST_TO_EMBED)
+    return tuple(one.spot for one in _choose(studies, problem, wider, None, _TO_CHOOSE_FROM).chosen)
+
+
+def prompts_of(study: Study, problem: Problem) -> tuple[str, ...]:
+    """Return the sentences that pictures of a study are measured against, at most eight, without repeats."""
+    name = name_of(study.modality)
+    site = study.body_site or next((one.body_part for one in study.series if one.body_part), "")
+    where = f"{name} of the {site.lower()}" if site else name
+    shown = [words for words in (study.reason, *problem.words) if words.strip()]
+    prompts = [*(f"{where} showing {words.strip()}" for words in shown), where]
+    return tuple(dict.fromkeys(prompt[:_MOST_CHARACTERS] for prompt in prompts))[:_MOST_PROMPTS]
+
+
+def _choose(studies: Iterable[Study], problem: Problem, most: int, sight: Sight | None, wide: int) -> Choice:
+    looks = [_Look(one, problem, sight, wide) for one in rank(studies, problem)]
     keys = _deal([len(look.keys) for look in looks], [max(1, most)] * len(looks), _room_for_keys(looks, most))
     rest = most - sum(keys)
     quotas = _deal([look.capacity(k) for look, k in zip(looks, keys, strict=True)],
@@ -117,26 +139,10 @@ def choose(studies: Iterable[Study], problem: Problem, most: int, sight: Sight |
     return Choice(tuple(chosen), tuple(left), BY_RULES if sight is None else BY_SIGHT)
 
 
-def shortlist(studies: Iterable[Study], problem: Problem, most: int) -> tuple[Spot, ...]:
-    """Return which pictures are worth embedding before `choose`: four for each that may be shown, at most 512."""
-    chosen = choose(studies, problem, min(4 * most, _MOST_TO_EMBED)).chosen
-    return tuple(one.spot for one in chosen)
-
-
-def prompts_of(study: Study, problem: Problem) -> tuple[str, ...]:
-    """Return the sentences that pictures of a study are measured against, at most eight, without repeats."""
-    name = name_of(study.modality)
-    site = study.body_site or next((one.body_part for one in study.series if one.body_part), "")
-    where = f"{name} of the {site.lower()}" if site else name
-    shown = [words for words in (study.reason, *problem.words) if words.strip()]
-    prompts = [*(f"{where} showing {words.strip()}" for words in shown), where]
-    return tuple(dict.fromkeys(prompt[:_MOST_CHARACTERS] for prompt in prompts))[:_MOST_PROMPTS]
-
-
 class _Look:
     """One study looked at: what of it can be shown, and how well each picture fits."""
 
-    def __init__(self, placed: Placed, problem: Problem, sight: Sight | None) -> None:
+    def __init__(self, placed: Placed, problem: Problem, sight: Sight | None, wide: int) -> None:
         self.study, self._why, self._sight = placed.study, placed.why, sight
         self._series = [one for one in _in_order(self.study) if not one.is_scout]
         seen = [spot for one in self.study.series for spot in one.frames]
@@ -145,22 +151,21 @@ class _Look:
         self.keys = [spot for spot in self._shown if spot in self.study.key]
         self.is_volume = self.study.modality in VOLUMES
         self.turn = _AT_A_TIME["volume" if self.is_volume else "other"]
+        self._most = wide * (MOST_SLICES if self.is_volume else _MOST_OF_A_STUDY)
 
     def capacity(self, keys: int) -> int:
         """Return how many it may give beside so many key images."""
-        free = sum(1 for one in self._series for spot in one.frames if self._is_free(spot, keys))
-        return max(0, min(free, (MOST_SLICES if self.is_volume else _MOST_OF_A_STUDY) - keys))
+        free = sum(len(frames) for _, frames in self._free(keys))
+        return max(0, min(free, self._most - keys))
 
     def pick(self, keys: int, quota: int) -> list[Chosen]:
         """Return the key images and then so many others."""
         marked = [Chosen(spot, self.study.source, "key image, marked by the radiologist", self._score(spot))
                   for spot in self.keys[:keys]]  # fmt: skip
-        open_series = [
-            (one, [spot for spot in one.frames if self._is_free(spot, keys)]) for one in self._series
-        ]
+        free = self._free(keys)
         if self._sight is None or self.is_volume:
-            return marked + self._evenly(open_series, quota)
-        return marked + self._unlike([spot for _, frames in open_series for spot in frames], quota)
+            return marked + self._evenly(free, quota)
+        return marked + self._unlike([spot for _, frames in free for spot in frames], quota)
 
     def leave(self, picked: Sequence[Chosen]) -> list[LeftOut]:
         """Count what is not shown, by reason."""
@@ -182,12 +187,13 @@ class _Look:
         least = min((self._likeness.get(one, 0.0) for one in shown), default=0.0)
         return ALIKE if self._sight is not None and self._likeness[spot] > least else LESS
 
-    def _is_free(self, spot: Spot, keys: int) -> bool:
-        return spot not in self.keys[:keys] and (self._sight is None or spot in self._sight.images)
+    def _free(self, keys: int) -> list[tuple[Series, list[Spot]]]:
+        allowed = set(self._shown) - set(self.keys[:keys])
+        return [(one, [spot for spot in one.frames if spot in allowed]) for one in self._series]
 
     def _evenly(self, series: Sequence[tuple[Series, Sequence[Spot]]], quota: int) -> list[Chosen]:
-        # A CT is one volume told in several reconstructions: the first with room is shown. The sequences of an
-        # MR and the views of an X-ray each show something else: they take turns.
+        # A CT is one volume told in several reconstructions: the first with room is shown. The sequences of
+        # an MR and the views of an X-ray each show something else: they take turns.
         turn = MOST_SLICES if self.study.modality == "CT" else _AT_A_TIME_OF_A_SERIES if self.is_volume else 1
         shares = _deal([len(frames) for _, frames in series], [turn] * len(series), quota)
         return [
@@ -199,7 +205,7 @@ class _Look:
 
     def _of_stretches(self, frames: Sequence[Spot], share: int) -> list[Spot]:
         bounds = [len(frames) * n // share for n in range(share + 1)] if share else []
-        stretches = [frames[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+        stretches = [frames[start:end] for start, end in pairwise(bounds)]
         return [self._best(stretch) for stretch in stretches]
 
     def _best(self, stretch: Sequence[Spot]) -> Spot:

@@ -85,7 +85,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is being written about: the reason for the stay, active problems, a question, a section's heading."""
+    """What is being written about: reason for the stay, active problems, a question, a section's heading."""
 
     words: tuple[str, ...] = field(default=(), repr=False)
 
@@ -145,10 +145,8 @@ def _series(uid: str, headers: tuple[Header, ...]) -> Series:
         for one in headers
         for frame in range(1, max(1, one.frames) + 1)
     )
-    return Series(
-        uid, first.modality, frames,
-        what=first.series_description, body_part=first.body_part, laterality=first.laterality, view=first.view,
-    )  # fmt: skip
+    said = (first.series_description, first.body_part, first.laterality, first.view)
+    return Series(uid, first.modality, frames, *said)
 
 
 def _points(study: Study, problem: Problem, newest: date) -> int:

@@ -229,9 +229,7 @@ class AttestingStore(Protocol):
         """Keep a recall that waits for a second person."""
         ...
 
-    def decide(
-        self, proposal_id: ProposalId, state: ProposalState, by: str, at: datetime
-    ) -> Proposal | None:
+    def decide(self, proposal_id: ProposalId, state: ProposalState, by: str, at: datetime) -> Proposal | None:
         """Approve or refuse a waiting proposal, and return it as it is then.
 
         None where there is none, it is decided, or it is `by` who proposed it and would approve it: who

@@ -67,6 +67,8 @@ class StopScope(StrEnum):
     MODEL = "model"
     PROMPT = "prompt"
     WARD = "ward"
+    RUN = "run"
+    """One run that a clinician hid (`service.ports.attesting.Hidden`): lifted there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,15 +182,18 @@ class Candidate:
 
     run_id: RunId
     created_at: datetime
-    place: int
-    """Which run of its model and prompt version it is, from 1."""
+    place: int = 0
+    """Which run of its model and prompt version it is, from 1; 0 for a later one than was asked about."""
 
 
 class ReviewStore(Protocol):
     """Where reviews are kept. Every method raises StoreError."""
 
-    def candidates(self, limit: int) -> Sequence[Candidate]:
-        """Return runs that sampling has not looked at, oldest first; failed ones are none."""
+    def candidates(self, since: datetime, limit: int, first: int) -> Sequence[Candidate]:
+        """Return runs since then that sampling has not looked at, oldest first; failed ones are none.
+
+        Their `place` is told up to `first`, and 0 behind that.
+        """
         ...
 
     def looked_at(self, run_ids: Sequence[RunId]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from service.ports.attesting import Attested
@@ -259,3 +259,9 @@ def _series(group: Group) -> Series:
 def _weeks(today: date, count: int) -> tuple[str, ...]:
     last = today - timedelta(days=today.weekday())
     return tuple((last - timedelta(weeks=back)).isoformat() for back in range(count - 1, -1, -1))
+
+
+def since_of(wanted: Wanted, today: date) -> datetime:
+    """Return the first instant that may lie in the first week, in whatever time zone."""
+    first = date.fromisoformat(_weeks(today, wanted.weeks)[0])
+    return datetime(first.year, first.month, first.day, tzinfo=UTC) - timedelta(days=1)

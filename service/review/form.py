@@ -29,8 +29,8 @@ _ASKED: Final[Mapping[str, tuple[str, str, str, str]]] = {
     "useful": ("Useful", "Does it help whoever treats this patient?", "of no use", "all of it is of use"),
     "organized": ("Organized", "Is it in an order that helps to understand?", "in no order", "well ordered"),
     "comprehensible": ("Comprehensible", "Are its words clear?", "hard to understand", "clear throughout"),
-    "succinct": ("Succinct", "Is it free of repetition and of needless words?", "much too long", "as brief as can be"),
-    "synthesized": ("Synthesized", "Does it say what the entries mean together?", "a mere list", "brought together well"),
+    "succinct": ("Succinct", "Is it free of needless words?", "much too long", "as brief as can be"),
+    "synthesized": ("Synthesized", "Does it say what entries mean together?", "a mere list", "well joined"),
     "stigmatizing": ("Stigmatizing", "Is there language that stigmatizes?", "no", "yes"),
 }  # fmt: skip
 

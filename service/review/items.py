@@ -1,4 +1,4 @@
-"""What a reviewer goes through: statements in a fixed order, the planted one among them, refused ones first."""
+"""What a reviewer goes through: statements in a fixed order, refused ones first, a planted one among them."""
 
 from __future__ import annotations
 

@@ -78,7 +78,8 @@ def choose(
 ) -> QueueEntry | None:
     """Return the entry of a run that is to be reviewed, or None. Of several rules the first one counts.
 
-    `place`: which run of its model and prompt version it is, from 1. `wards`: where its stay is.
+    `place`: which run of its model and prompt version it is, from 1; 0 for a late one. `wards`: where its
+    stay is.
     """
     found = _rule_of(run, place, wards, sampling, keyed_hash)
     if found is None:
@@ -104,9 +105,9 @@ def _rule_of(
     run: StoredRun, place: int, wards: Sequence[str], sampling: Sampling, keyed_hash: KeyedHash
 ) -> tuple[Rule, str] | None:
     support, coverage = support_of(run.summary), coverage_of(run.summary)
-    if place <= sampling.first_of_version:
-        why = f"Run {place} of this model and prompt version; the first {sampling.first_of_version} are reviewed."
-        return Rule.FIRST_OF_VERSION, why
+    if 0 < place <= sampling.first_of_version:
+        first = f"the first {sampling.first_of_version} are reviewed"
+        return Rule.FIRST_OF_VERSION, f"Run {place} of this model and prompt version; {first}."
     if support.is_under(sampling.low_support):
         why = f"{support.whole - support.part} of the model's {support.whole} statements were refused."
         return Rule.LOW_SUPPORT, why

@@ -196,9 +196,7 @@ class SqlAttesting:
     def edits(self, since: datetime, until: datetime) -> Sequence[Edit]:
         """Return the edits in texts that were attested in this span. Raises StoreError."""
         return [
-            edit
-            for one in self.attestations(since, until)
-            for edit in self.edits_of(one.run_id, one.actor)
+            edit for one in self.attestations(since, until) for edit in self.edits_of(one.run_id, one.actor)
         ]
 
     def keep_attested(self, attested: Attested) -> None:
@@ -264,9 +262,7 @@ class SqlAttesting:
         with self.database.writing(alone=False) as db:
             db.add(row)
 
-    def decide(
-        self, proposal_id: ProposalId, state: ProposalState, by: str, at: datetime
-    ) -> Proposal | None:
+    def decide(self, proposal_id: ProposalId, state: ProposalState, by: str, at: datetime) -> Proposal | None:
         """Approve or refuse a waiting proposal: None where this person cannot. Raises StoreError."""
         with self.database.writing() as db:
             row = db.exec(_proposal(proposal_id)).one_or_none()

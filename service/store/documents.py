@@ -12,12 +12,15 @@ from sqlmodel import col, or_, select
 
 from service.errors import ShreddedError, StoreError
 from service.ports import Closes, DocumentState, FiledDocument, Stop, StopScope, Wanted
+from service.store.attesting import hidden_runs
 from service.store.database import PATIENT, Database
 from service.store.tables import CitationTable, DocumentTable, GivenTable, RunTable, StopTable
 
 __all__ = ["PATIENT", "SOURCE", "SqlDocuments", "searched_version"]
 SOURCE = "source"
 _DOCUMENT = "document"
+_CLINICIAN = "clinician"
+"""Who hid a run stands sealed beside it, and in the audit log."""
 _DECODER = msgspec.json.Decoder(FiledDocument)
 _LONGEST_VERSION = 256
 """FHIR's version ids have 64 characters at most; PostgreSQL's indexes refuse rows of 2,700 bytes and more."""
@@ -102,13 +105,15 @@ class SqlDocuments:
         return len(rows)
 
     def stops(self) -> Sequence[Stop]:
-        """Return what is halted now, oldest first. Raises StoreError."""
+        """Return what is halted now, oldest first, then the runs that are hidden. Raises StoreError."""
         wanted = select(StopTable).where(col(StopTable.lifted_at).is_(None)).order_by(col(StopTable.id))
         with self.database.reading() as session:
-            return tuple(
+            halted = [
                 Stop(StopScope(row.scope), row.value, row.since, row.by, row.reason)
                 for row in session.exec(wanted)
-            )
+            ]
+            hidden = [Stop(StopScope.RUN, run_id, at, _CLINICIAN) for run_id, at in hidden_runs(session)]
+        return (*halted, *hidden)
 
     def _documents(self, condition: ColumnElement[bool]) -> list[FiledDocument]:
         """Return what can be read; of a patient whose data key was destroyed nothing can."""

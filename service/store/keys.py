@@ -33,16 +33,19 @@ from sqlmodel import Session, SQLModel, col
 from service.errors import ShreddedError, StoreError
 from service.ports import Clock, DocumentState
 from service.store.admission_tables import AdmissionTable
+from service.store.attesting import shred_attesting
 from service.store.cipher import BY_MASTER, add_master, keep_masters, key_id_of, read_keys
 from service.store.columns import Encrypted
 from service.store.database import Database
 from service.store.envelope import raise_epoch
 from service.store.feedback import shred_feedback
 from service.store.hook_calls import shred_hook_rows
+from service.store.inputs import shred_inputs
 from service.store.launches import LaunchTable
 from service.store.ondemand import shred_generations
 from service.store.quality import shred_shadows
 from service.store.questions import shred_questions
+from service.store.reviews import shred_reviews
 from service.store.sweeps import SqlAdmissions, admission_of
 from service.store.tables import (
     AuditTable,
@@ -322,7 +325,10 @@ class KeyRoom:
         kept = _rowcount(session, delete(KeptTable).where(col(KeptTable.patient_hash) == hashed))
         session.execute(delete(LaunchTable).where(col(LaunchTable.patient_hash) == hashed))
         shred_feedback(session, hashed)
+        shred_inputs(session, hashed)
+        shred_attesting(session, hashed)
         shred_questions(session, hashed)
+        shred_reviews(session, hashed)
         shred_hook_rows(session, hashed)
         shred_shadows(session, hashed)
         shred_generations(session, hashed)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select
 from sqlalchemy import select as select_columns
-from sqlmodel import col, func, select
+from sqlmodel import Session, col, func, select
 
 from service.errors import ShreddedError, StoreError
 from service.grounding.summary import Claim, Summary
@@ -60,16 +60,20 @@ class SqlStore(SqlDocuments):
 
         Raises ShreddedError where the patient's data key was destroyed.
         """
+        with self.database.writing(alone=False, about=run.inputs.patient) as session:
+            self.add(session, run)
+
+    def add(self, session: Session, run: StoredRun) -> None:
+        """Store a run in a transaction about its patient. Raises StoreError."""
         cipher = self.database.cipher
         row = _run_row(run, cipher)
-        with self.database.writing(alone=False, about=run.inputs.patient) as session:
-            session.add(row)
-            session.flush()
-            assert row.id is not None
-            session.add_all(_claim_rows(row.id, run.summary, cipher))
-            session.flush()
-            session.add_all(_citation_rows(row.id, run.summary, cipher))
-            session.add_all(_given_rows(row.id, run.summary, cipher))
+        session.add(row)
+        session.flush()
+        assert row.id is not None
+        session.add_all(_claim_rows(row.id, run.summary, cipher))
+        session.flush()
+        session.add_all(_citation_rows(row.id, run.summary, cipher))
+        session.add_all(_given_rows(row.id, run.summary, cipher))
 
     def finish(
         self,

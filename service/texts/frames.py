@@ -1,26 +1,25 @@
-"""What parent and child say to each other: a request is one content, a reply one text or one reason."""
+"""What reading a text may cost, and what parent and child say to each other (`service.apart`)."""
 
 from __future__ import annotations
 
-import enum
-import struct
 from typing import NamedTuple
 
-REQUEST = struct.Struct("!III")
-"""Bytes of the media type, of the declared type, of the content; the three follow."""
-REPLY = struct.Struct("!BI")
-"""A `Said`, and the bytes of the UTF-8 text that follows."""
+from service.apart.frames import (
+    BROKE,
+    NOT_STARTED,
+    REPLY,
+    REQUEST,
+    TOO_LARGE,
+    TOO_LONG,
+    TOO_MUCH_MEMORY,
+    Bounds,
+    Said,
+)
 
-
-class Said(enum.IntEnum):
-    """What kind of reply it is."""
-
-    READY = 0
-    TEXT = 1
-    UNREADABLE = 2
-    """The reason follows."""
-    PARTLY = 3
-    """The reason follows, a line end, and the text that could be read."""
+__all__ = [
+    "BROKE", "NOT_STARTED", "REPLY", "REQUEST", "TOO_LARGE", "TOO_LONG", "TOO_MUCH_MEMORY", "Limits", "Said",
+]  # fmt: skip
+_LEAST_REPLY_BYTES = 1024
 
 
 class Limits(NamedTuple):
@@ -35,10 +34,8 @@ class Limits(NamedTuple):
     seconds_to_start: float = 30.0
     """A machine under load takes its time to import the libraries."""
 
-
-TOO_LARGE = "too large"
-TOO_LONG = "took too long"
-BROKE = "broke its reader"
-TOO_MUCH_MEMORY = "needs too much memory"
-NOT_STARTED = "its reader does not start"
-"""Reasons, as they stand in `text not read (...)`."""
+    @property
+    def bounds(self) -> Bounds:
+        """The same in the words of any child."""
+        most = self.max_text_characters * 4 + _LEAST_REPLY_BYTES
+        return Bounds(self.seconds_per_text, self.memory_bytes, most, self.seconds_to_start)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+
+import httpx
 
 from connectors.errors import ConnectorError
 from connectors.fhir.client import FhirClient
+from connectors.http import network
 from connectors.keys import SigningKey
 from connectors.smart.bearer import UserAuth
 from connectors.smart.server import Client, SmartServer
@@ -27,6 +30,9 @@ from service.store.launches import SqlLaunches
 from service.wiring.ehr import fhir_limits
 from service.wiring.installation import database_of, utc_now
 
+USERS = 4
+"""Users of one record system whose requests one process has open at the same time; others' wait."""
+
 
 @dataclass(frozen=True, slots=True)
 class LaunchCharts:
@@ -35,6 +41,8 @@ class LaunchCharts:
     settings: Settings
     launches: Launches
     renewal: Renewal
+    _lines: dict[str, _Line] = field(default_factory=dict)
+    """By server: users of one record system share its open connections; each request bears its own token."""
 
     @asynccontextmanager
     async def open(self, launch: Launch) -> AsyncIterator[FhirClient]:
@@ -44,12 +52,38 @@ class LaunchCharts:
             launch.server,
             auth=UserAuth(launch.access_profile, self.renewal.bearer(launch.visit), launch.scope),
             limits=fhir_limits(self.settings),
+            transport=self._line(launch.server),
             allowed_origins=site.ehr.allowed_origins if site is not None else (),
         )
         try:
             yield client
         finally:
             await client.aclose()
+
+    def _line(self, server: str) -> _Line:
+        if server not in self._lines:
+            limits = fhir_limits(self.settings)
+            self._lines[server] = _Line(network(replace(limits, concurrency=USERS * limits.concurrency)))
+        return self._lines[server]
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for line in self._lines.values():
+            await line.inner.aclose()
+        self._lines.clear()
+
+
+class _Line(httpx.AsyncBaseTransport):
+    """Connections that outlive the client that uses them."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self.inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self.inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Stay open for the next client."""
 
 
 @dataclass(frozen=True, slots=True)

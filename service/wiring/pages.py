@@ -94,6 +94,7 @@ def build_app(
         rooms.append(said.room)
     if launching is not None:
         rooms.append(open_sidebar(settings, store, audit, serving, launching, said, ask))
+    lines = (launching.charts.aclose,) if launching is not None else ()
     console = open_review(settings, store, audit, said.feedback, admissions)
     rooms.extend(console.rooms)
     return create_app(
@@ -111,7 +112,7 @@ def build_app(
         ),
         rooms=rooms,
         launched=launching.door if launching is not None else None,
-        closing=(serving.aclose, *said.closing, *console.closing),
+        closing=(serving.aclose, *said.closing, *console.closing, *lines),
         feedback=said.feedback,
         feedbacks=said.feedbacks,
     )  # fmt: skip

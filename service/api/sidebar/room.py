@@ -62,6 +62,9 @@ LAST_NUMBER: Final = 1_000_000
 FIRST: Final = "history"
 """The view that opens where nobody says which."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+LOOKS_AT_A_TIME: Final = 4
+"""Pages of one process that ask one record system at the same time. More would only wait for each other, and
+what a page waits for is limited in time: it would say of some sources that they could not be checked."""
 _PATIENT_IS_UNKNOWN: Final = Identity("", "", "", "", "")
 Visit = Annotated[str, Query(max_length=64)]
 
@@ -119,6 +122,8 @@ class Sidebar:
     kinds: Mapping[str, str] = field(init=False)
     """The views: a template set's id → its title."""
     _warming: set[asyncio.Task[None]] = field(default_factory=set, init=False)
+    _looks: dict[str, asyncio.Semaphore] = field(default_factory=dict, init=False)
+    """By server: a slow one holds up nobody else's pages."""
 
     def __post_init__(self) -> None:
         first = sorted(self.library.available(), key=lambda kind: (kind != FIRST, kind))
@@ -301,7 +306,8 @@ class Sidebar:
     async def _open(self, launch: Launch, run: StoredRun | None) -> Opened:
         """Read, as the user and at once, who the patient is and what of a stored run they may see."""
         try:
-            async with self.charts.open(launch) as client:
+            turn = self._looks.setdefault(launch.server, asyncio.Semaphore(LOOKS_AT_A_TIME))
+            async with turn, self.charts.open(launch) as client:
                 reads = FhirSight(client, launch.patient, launch.scope, self.limit_s)
                 sight, patient = await asyncio.gather(
                     look(reads, run.summary) if run else _nothing(), self._patient(client, launch)

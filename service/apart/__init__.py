@@ -1,0 +1,1 @@
+"""Work on what strangers sent, done in a child process that can be killed, whatever it reads."""
