@@ -21,8 +21,11 @@ from service.commands import (
     admissions,
     attest,
     audit,
+    evaluate,
     keys,
+    quality,
     recall,
+    replay,
     schedule,
     stale,
     stop,
@@ -320,6 +323,7 @@ for command in (
     attest,
     withdraw,
     recall,
+    replay,
     stop,
     stale,
     verify,
@@ -329,6 +333,8 @@ for command in (
     admissions,
     audit,
     keys,
+    evaluate,
+    quality,
 ):
     command.register(app)
 

@@ -70,6 +70,25 @@ class Settings(BaseSettings):
     fhir_timeout_s: float = Field(default=60.0, gt=0)
     fhir_concurrency: int = Field(default=6, ge=1, le=64)
 
+    pacs_url: str = ""
+    """DICOMweb base URL of the image archive that is asked where the record names none."""
+    pacs_auth: FhirAuth = FhirAuth.NONE
+    pacs_user: str = ""
+    pacs_password: SecretStr = SecretStr("")
+    pacs_token: SecretStr = SecretStr("")
+    pacs_token_url: str = ""
+    """Token endpoint for `backend`; client id and key are those of the FHIR server."""
+    pacs_scope: str = "system/ImagingStudy.rs"
+    pacs_allow_http: bool = False
+    pacs_allowed_origins: tuple[str, ...] = ()
+    """Further image archives that an Endpoint of a record may name; no credentials go there."""
+    pacs_issuers: dict[str, str] = Field(default_factory=dict)
+    """Issuer of Patient ID as images have it → system of the patient's identifier."""
+    pacs_timeout_s: float = Field(default=30.0, gt=0)
+    pacs_concurrency: int = Field(default=4, ge=1, le=32)
+    ohif_url: str = ""
+    """Base URL of the site's own image viewer (OHIF); empty: no link to one."""
+
     file_when: Literal["draft", "attested"] = "draft"
     """Whether drafts are filed as such, or kept here until a clinician attests them."""
     write_profile: str = ""
@@ -104,8 +123,16 @@ class Settings(BaseSettings):
     """Whether the engine is asked about what rules cannot settle, where it passes a probe."""
     prompts: Path | None = None
     """Folder with the site's own template sets, one folder each."""
+    medsiglip: Path | None = None
+    """Folder with the image encoder google/medsiglip-448; empty: pictures are chosen by rules alone."""
+    medsiglip_device: str = Field(default="", pattern=r"(cpu|cuda(:\d{1,2})?)?")
+    """Where it runs, for example `cpu` or `cuda:1`; empty: on a GPU where there is one."""
+    picture_cache_mb: int = Field(default=1024, ge=0)
+    """Most megabytes of pictures kept, encrypted; 0 keeps none."""
     snapshot_days: int = Field(default=30, ge=0)
     """How long an unused snapshot of a chart, or digest of a part of one, is kept; 0 keeps none."""
+    replay_days: int = Field(default=365, ge=0)
+    """How long it is kept what a run was made of, so that it can be replayed; 0 keeps none."""
     budget_tokens: int | None = Field(default=None, ge=200)
     """Token budget of the context; empty: what the model's window leaves, or the profile's limit."""
 
@@ -115,6 +142,8 @@ class Settings(BaseSettings):
     """TOML file of limits: when quality has changed, and what an evaluation must reach."""
     gate: Literal["on", "off"] = "off"
     """Whether schedules refuse a model with a prompt that has no passed evaluation."""
+    review: Path | None = None
+    """TOML file of which summaries are reviewed for quality; empty: as in ops/review.toml."""
     sweep_kind: str = "admission"
     """Template set of `epicrisis sweep`, and of admissions that are heard of between schedules."""
     sweep_visits: int = Field(default=4, ge=1, le=256)

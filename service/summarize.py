@@ -35,7 +35,7 @@ from service.filing.desk import Desk, Manner
 from service.filing.publish import Published, publish
 from service.grounding.complete import complete_summary
 from service.grounding.since import Earlier
-from service.grounding.summary import RULES_VERSION, Origin
+from service.grounding.summary import RULES_VERSION, Origin, Summary
 from service.ports import (
     DOCUMENT_SYSTEM,
     Action,
@@ -50,9 +50,11 @@ from service.ports import (
     StoredRun,
     Vault,
 )
+from service.ports.images import ImageUse, Looked
 from service.ports.inputs import Decided, InputStore, KeptClaim, KeptDigest, Made
 from service.prefix import beginnings
 from service.provisional import Listen, Provisional, provisional
+from service.readings import Asked, Images, Reader, look_for
 from service.record.assemble import Policy, assemble_record, stop_reason
 from service.record.facts import Extracted, PatientRecord
 from service.record.required import required_facts
@@ -136,6 +138,7 @@ class Ready:
     actor: str
     watch: Stopwatch = field(repr=False)
     texts: Mapping[str, Extracted] = field(default_factory=dict, repr=False)
+    looked: Looked = field(default_factory=Looked, repr=False)
 
 
 class Chosen(NamedTuple):
@@ -169,6 +172,7 @@ class Summarizer:
         manner: Callable[[], Awaitable[Manner]] | None = None,
         count: Keep | None = None,
         inputs: InputStore | None = None,
+        images: Images | None = None,
     ) -> None:
         self._ehr = ehr
         self._engine = engine
@@ -186,6 +190,7 @@ class Summarizer:
         self._manner = manner
         self._count = count
         self._kept_inputs = inputs
+        self._images = images
 
     @property
     def engine(self) -> Engine:
@@ -249,7 +254,32 @@ class Summarizer:
             raise RecordError("This encounter is not in the patient's record.", "Give it as Encounter/<id>.")
         info = await self._engine.describe()
         inputs = self._inputs(record, texts, templates, info, encounter or "", attempt)
-        return Ready(pull, record, templates, info, inputs, actor, watch, texts)
+        looked = await self._look(pull, record, info, inputs.budget_tokens, actor, watch)
+        return Ready(
+            pull, record, templates, info, self._with_images(inputs, looked), actor, watch, texts, looked
+        )
+
+    async def _look(
+        self, pull: Pull, record: PatientRecord, info: EngineInfo, budget: int, actor: str, watch: Stopwatch
+    ) -> Looked:
+        """Look for pictures where this site wants them. Whatever an archive does, the text goes on."""
+        if self._images is None or self._images.use is ImageUse.OFF:
+            return Looked()
+        with watch.stage("images"):
+            looked = await look_for(self._images, record, pull.resources, self._ehr.read, info, budget)
+        if looked.pictures:
+            counts = {"pictures": len(looked.pictures)}
+            self._record(Action.READ, actor, record.identity.reference, counts=counts)
+        return looked
+
+    def _with_images(self, inputs: RunInputs, looked: Looked) -> RunInputs:
+        """Return the inputs with what is shown and not; as they were where there is nothing of either."""
+        if not looked.pictures and not looked.unseen:
+            return inputs
+        files = self._images is not None and self._images.use is ImageUse.FILE
+        digests = tuple(picture.digest for picture in looked.pictures)
+        why = tuple(sorted({f"{one.source} {one.why} {one.count}" for one in looked.unseen}))
+        return with_key(replace(inputs, images=digests, unseen=why, files_images=files and bool(digests)))
 
     async def find_earlier(self, ready: Ready) -> StoredRun | Outcome | None:
         """Return what these inputs already led to: a document (Outcome), or a stored run to file as it is."""
@@ -395,21 +425,34 @@ class Summarizer:
                 complete_summary, inputs.kind, record, context, templates, verified.claims,
                 earlier_of(before, record),
             )  # fmt: skip
+        asked = await self._read_pictures(ready, context, replace(summary, second_pass=verified.second_pass))
         run = StoredRun(
             run_id=RunId(secrets.token_hex(10)),
             inputs=inputs,
             state=RunState.GENERATED,
             created_at=self._clock(),
             read_at=pull.read_at,
-            prompts=(*(request.prompt for request in requests), *verified.prompts),
-            completions=(*completions, *verified.completions),
-            summary=replace(summary, second_pass=verified.second_pass),
+            prompts=(*(request.prompt for request in requests), *verified.prompts, *asked.prompts),
+            completions=(*completions, *verified.completions, *asked.completions),
+            summary=asked.summary,
         )
         run = replace(run, seconds=dict(watch.seconds)) if shadow is not None else run
         await asyncio.to_thread(shadow or partial(self._save, ready, chosen, before), run)
         if shadow is None and self._count is not None:
             await asyncio.to_thread(self._count, replace(run, seconds=dict(watch.seconds)))
         return run
+
+    async def _read_pictures(self, ready: Ready, context: Context, summary: Summary) -> Asked:
+        """Have the engine say what pictures show, apart from the text, where there are any."""
+        looked = ready.looked
+        if not looked.pictures and not looked.unseen:
+            return Asked(summary)
+        reader = Reader(self._engine, ready.info, ready.templates, ready.record, context, SEED)
+        with ready.watch.stage("images"):
+            asked = await reader.read(looked, summary)
+        if asked.completions:
+            self._record(Action.GENERATE, ready.actor, ready.inputs.patient, counts={"requests": 1})
+        return asked
 
     def _save(self, ready: Ready, chosen: Chosen, before: StoredRun | None, run: StoredRun) -> None:
         """Store a run, with all that it was made of where this site keeps that."""
@@ -544,7 +587,9 @@ def with_key(inputs: RunInputs) -> RunInputs:
     The server's address is left out: it may change, and nothing that is written depends on it.
     """
     fields = {
-        name: value for name, value in msgspec.to_builtins(inputs).items() if name not in ("key", "server")
+        name: value
+        for name, value in msgspec.to_builtins(inputs).items()
+        if name not in ("key", "server") and (value or name not in ("images", "unseen", "files_images"))
     }
     digest = hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
     return replace(inputs, key=digest)

@@ -38,7 +38,11 @@ class Process:
     """
 
     def __init__(
-        self, module: str, arguments: Sequence[str], bounds: Bounds, environment: Mapping[str, str] | None = None
+        self,
+        module: str,
+        arguments: Sequence[str],
+        bounds: Bounds,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._bounds = bounds
         self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module

@@ -15,6 +15,7 @@ from service.ports import Admission, Standing
 from service.settings import Settings
 from service.terminal import Steps, print_json, print_table, stdout
 from service.wiring import fhir_client, open_admissions, open_rounds
+from service.wiring.quality import check_gate
 
 SOME_FAILED = 18
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")]
@@ -62,6 +63,7 @@ def retry(
     if not chosen and not everything:
         raise SettingsError("This admission is not among those that failed.", "`epicrisis admissions`")
     if chosen:
+        check_gate(context.obj, [context.obj.sweep_kind])
         record_change(context.obj, f"admission:{admission or 'all'}:retry", {"admissions": len(chosen)})
     outcomes = asyncio.run(_retry(context.obj, chosen, fhir_url)) if chosen else []
     again = sum(one.get("state") == "failed" for one in outcomes)

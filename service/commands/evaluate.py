@@ -1,7 +1,7 @@
-"""`epicrisis evaluate`: a model with a prompt tried on a cohort, by itself or against another, before it is used.
+"""`epicrisis evaluate`: a model with a prompt tried on a cohort, alone or against another, before it is used.
 
-Nothing is filed, and no summary that anybody sees is made: the runs are shadows. What was cut off goes on with
-the same command. Exit code 0 says that the report is there, not that the gate would open: the report says that.
+Nothing is filed, and no summary that anybody sees is made: the runs are shadows. What was cut off goes on
+with the same command. Exit code 0 says that the report is there; whether the gate would open, it says itself.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ async def _evaluate(
             with steps.step(name, len(cohort)) as step:
 
                 def tell(done: int, stage: str) -> None:
-                    step.at(done, len(cohort))  # noqa: B023 - told within this turn of the loop alone
-                    step.detail(STAGE_WORDS.get(stage, ""))  # noqa: B023
+                    step.at(done, len(cohort))
+                    step.detail(STAGE_WORDS.get(stage, ""))
 
                 made.append(await _run(store, arm, evaluation.id, number, cohort, fhir_url, tell))
         ended_at = utc_now()
@@ -177,7 +177,7 @@ def _show(report: dict[str, Any]) -> None:
 
 
 def _show_paired(paired: dict[str, Any]) -> None:
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (key.replace("_", " "), _signed(one), f"{_signed(one, 'low')} to {_signed(one, 'high')}")
         for key, one in paired["differences"].items()
     ]

@@ -91,6 +91,8 @@ def export(
 
     Patients who said no, or of whom it cannot be read whether they did, are left out and counted.
     """
+    if out.exists():
+        raise _is_there()
     report = asyncio.run(_export(context.obj, out, fhir_url))
     if as_json:
         print_json(report)
@@ -120,7 +122,7 @@ def _show(trends: Trends) -> None:
         stdout.print("Nothing is counted yet: no summary was made in these weeks.")
         return
     for kind in KINDS:
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (week, one.name, _number(kind.is_share, found.value),
              f"{_number(kind.is_share, found.low)} to {_number(kind.is_share, found.high)}", f"{found.n:,}")
             for one in trends.series
@@ -137,8 +139,6 @@ def _number(is_share: bool, value: float) -> str:
 
 
 async def _export(settings: Settings, out: Path, fhir_url: str | None) -> dict[str, Any]:
-    if out.exists():
-        raise SettingsError("The file is there already, and is not overwritten.", "Give another --out.")
     left_out: Counter[str] = Counter()
     with open_quality(settings) as opened:
         now = utc_now()
@@ -210,11 +210,13 @@ def _write(out: Path, rows: Sequence[dict[str, Any]]) -> None:
     try:
         handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise SettingsError(
-            "The file is there already, and is not overwritten.", "Give another --out."
-        ) from None
+        raise _is_there() from None
     except OSError as error:
         raise SettingsError(f"The file cannot be made ({error.strerror}).", "Give another --out.") from None
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _is_there() -> SettingsError:
+    return SettingsError("The file is there already, and is not overwritten.", "Give another --out.")

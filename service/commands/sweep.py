@@ -19,6 +19,7 @@ from service.settings import Settings
 from service.sweep import Report, Watch
 from service.terminal import Steps, print_json, print_table, stderr
 from service.wiring import check_kind, open_rounds, schedules, utc_now, watch_of_schedule
+from service.wiring.quality import check_gate
 
 SOME_FAILED = 18
 BY_HAND = "hand"
@@ -48,6 +49,7 @@ def sweep(
     settings: Settings = context.obj
     watched = replace(watch_of(settings, schedule, kind), listed=listed, group=group)
     check_kind(settings, watched.kind, "This pass cannot be made")
+    check_gate(settings, [watched.kind])
     report = asyncio.run(_sweep(settings, watched, fhir_url))
     print_json(report.shape()) if as_json else show(report)
     if report.failed:

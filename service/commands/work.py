@@ -17,7 +17,8 @@ from service.pause import waited
 from service.settings import Settings
 from service.terminal import stderr
 from service.visits import may_pass
-from service.wiring import open_rounds, open_watchman
+from service.wiring import open_rounds, open_watchman, schedules
+from service.wiring.quality import check_gate
 
 AGAIN_S = 2.0
 
@@ -32,7 +33,10 @@ def work(
     fhir_url: Annotated[str | None, typer.Option(help="FHIR base URL [EPICRISIS_FHIR_URL].")] = None,
 ) -> None:
     """Keep every admitted patient's draft fresh, by schedule and as things happen, until stopped."""
-    asyncio.run(_work(context.obj, fhir_url))
+    settings: Settings = context.obj
+    kinds = [one.kind for one in schedules(settings).values()]
+    check_gate(settings, kinds or [settings.sweep_kind])
+    asyncio.run(_work(settings, fhir_url))
 
 
 async def _work(settings: Settings, fhir_url: str | None) -> None:

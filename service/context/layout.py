@@ -24,7 +24,7 @@ LETTERS: Mapping[Kind, str] = {
     Kind.REPORT: "B", Kind.NOTE: "N", Kind.IMAGING: "G", Kind.ORDER: "Q", Kind.PLAN: "L", Kind.GOAL: "J",
     Kind.FAMILY_HISTORY: "H", Kind.DEVICE: "D", Kind.FLAG: "W", Kind.DIRECTIVE: "C",
 }  # fmt: skip
-"""E is kept for worked examples, K for trends, Z for digests."""
+"""E is kept for worked examples, F for pictures, K for trends, Z for digests."""
 _SAID = frozenset({Status.NOT_DONE, Status.REFUTED, Status.ON_HOLD, Status.PRELIMINARY, Status.CORRECTED})
 """Statuses that an index must say: the name alone would say something else."""
 _LONGEST_VALUE = 60

@@ -32,6 +32,7 @@ VARIABLES: Mapping[str, tuple[dict[str, Any], ...]] = {
     "guided.j2": ({},),
     "section.j2": (_SOME, {"title": "Problems", "lines": []}),
     "entailment.j2": ({"pairs": [_PAIR]}, {"pairs": []}),
+    "images.j2": ({"captions": ["[F1] Chest radiograph"]}, {"captions": []}),
     "repair.j2": ({"refused": [_REFUSED], "titles": ["Problems"]}, {"refused": [], "titles": []}),
 }
 """Template → what it is given, as a full and an empty example, with which it is tried at start."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from connectors.errors import ConflictError
 from connectors.fhir.write import covers
 from service.errors import FilingError
 from service.filing.desk import Desk, check_ours, expect_version, identifier_of, references
-from service.filing.proofs import additions_in
+from service.filing.proofs import additions_in, changes_in
 from service.filing.stopped import find_stop
 from service.ports import (
     ATTESTED_SYSTEM,
@@ -23,7 +24,8 @@ from service.ports import (
     RunState,
     StoredRun,
 )
-from service.writeback.lasting import Addition
+from service.writeback.clean import one_line
+from service.writeback.lasting import Addition, Change
 from service.writeback.lifecycle import Attestation, attested_transaction, plain, standing_of
 from service.writeback.moment import fhir_instant
 from service.writeback.profiles import adapt
@@ -32,13 +34,14 @@ from service.writeback.transaction import build_transaction, refusal
 _TRIES = 3
 
 
-async def attest(desk: Desk, document: str, *, by: str, actor: str) -> str:
+async def attest(desk: Desk, document: str, *, by: str, actor: str, changes: tuple[Change, ...] = ()) -> str:
     """Make a draft final, and return the attested document (`DocumentReference/9/_history/1`).
 
     `document` is `DocumentReference/7`, also with the version that was reviewed. The attested text is a
-    document of its own that replaces the draft and what was attested before. Attesting again by the same
-    clinician completes what was interrupted. Raises FilingError where the draft is not as we wrote it, was
-    attested by another, or is none; ConnectorError; StoreError.
+    document of its own that replaces the draft and what was attested before; `changes` are what this
+    clinician wrote in the place of statements, or left out. Attesting again by the same clinician, with the
+    same changes, completes what was interrupted. Raises FilingError where the draft is not as we wrote it,
+    was attested by another, or is none; ConnectorError; StoreError.
     """
     reference, _, reviewed = document.partition("/_history/")
     draft = await desk.ehr.read(reference)
@@ -47,19 +50,29 @@ async def attest(desk: Desk, document: str, *, by: str, actor: str) -> str:
     if run is None:
         raise FilingError("The store has no run of this document: its text cannot be made final from here.")
     async with desk.alone(run.inputs.key):
-        return await _attest(desk, run, reference, reviewed, by, actor)
+        return await _attest(desk, run, _Wish(by, actor, changes), reference, reviewed)
 
 
-async def attest_run(desk: Desk, run: StoredRun, *, by: str, actor: str) -> str:
+async def attest_run(
+    desk: Desk, run: StoredRun, *, by: str, actor: str, changes: tuple[Change, ...] = ()
+) -> str:
     """File a run that was kept until attested, as a final document. Raises as `attest` does."""
     why_not = refusal(run.summary)
     if why_not:
         raise FilingError(why_not)
     async with desk.alone(run.inputs.key):
-        return await _attest(desk, run, "", "", by, actor)
+        return await _attest(desk, run, _Wish(by, actor, changes))
 
 
-async def _attest(desk: Desk, run: StoredRun, reference: str, reviewed: str, by: str, actor: str) -> str:
+class _Wish(NamedTuple):
+    """Who attests, and what they changed."""
+
+    by: str
+    actor: str
+    changes: tuple[Change, ...]
+
+
+async def _attest(desk: Desk, run: StoredRun, wish: _Wish, reference: str = "", reviewed: str = "") -> str:
     stop = find_stop(run, await asyncio.to_thread(desk.documents.stops))
     if stop is not None:
         raise FilingError(
@@ -68,25 +81,25 @@ async def _attest(desk: Desk, run: StoredRun, reference: str, reviewed: str, by:
         )
     for attempt in range(_TRIES):
         try:
-            return await _attest_once(desk, run, reference, reviewed, by, actor)
+            return await _attest_once(desk, run, wish, reference, reviewed)
         except ConflictError:  # someone wrote in between: read again, and decide again
             if attempt == _TRIES - 1:
                 raise
     raise AssertionError("unreachable")
 
 
-async def _attest_once(desk: Desk, run: StoredRun, reference: str, reviewed: str, by: str, actor: str) -> str:
+async def _attest_once(desk: Desk, run: StoredRun, wish: _Wish, reference: str, reviewed: str) -> str:
     there = await find_attested(desk, run.inputs.key)
     if there is not None:
-        _check_same(there, by)
+        _check_same(there, wish)
     replaced = [await desk.ehr.read(reference)] if reference else []
     if replaced and not (there and standing_of(replaced[0]) == "superseded"):
         await _check_draft(desk, run, replaced[0], reviewed)
     others = [d for d in await desk.attested_of(run) if there is None or plain(d) != plain(there)]
     _check_newest(desk, run, others)
     at = instant_of(there) if there else desk.clock()
-    attestation = Attestation(by, at, identifier=run.inputs.key)
-    return await file_attested(desk, run, attestation, [*replaced, *others], actor)
+    attestation = Attestation(wish.by, at, identifier=run.inputs.key, changes=wish.changes)
+    return await file_attested(desk, run, attestation, [*replaced, *others], wish.actor)
 
 
 async def find_attested(desk: Desk, value: str) -> dict[str, Any] | None:
@@ -103,12 +116,22 @@ def instant_of(document: dict[str, Any]) -> datetime:
         raise FilingError("The attested document on the server has no date any more.") from None
 
 
-def _check_same(there: dict[str, Any], by: str) -> None:
+def _check_same(there: dict[str, Any], wish: _Wish) -> None:
     if standing_of(there) == "withdrawn":
         raise FilingError("The attested text was withdrawn: it cannot be attested again.", "Write it anew.")
     authenticator = there.get("authenticator") or {}
-    if not str(authenticator.get("reference", "")).endswith(by):
+    if not str(authenticator.get("reference", "")).endswith(wish.by):
         raise FilingError("This draft was attested already, by someone else.")
+    changes = changes_in(there)
+    if changes is not None and _said(changes) != _said(wish.changes):
+        raise FilingError(
+            "This draft was attested already, with other words: those stand in the EHR.",
+            "Amend the attested document there.",
+        )
+
+
+def _said(changes: Iterable[Change]) -> list[tuple[int, str]]:
+    return sorted((change.ordinal, one_line(change.text)) for change in changes)
 
 
 async def _check_draft(desk: Desk, run: StoredRun, draft: dict[str, Any], reviewed: str) -> None:
@@ -191,6 +214,7 @@ async def amend(desk: Desk, document: str, *, by: str, text: str, actor: str) ->
     at = desk.clock()
     additions = (*additions_in(current), Addition(by, fhir_instant(at), text.strip()))
     said = hashlib.sha256("\0".join(addition.text for addition in additions).encode()).hexdigest()
-    attestation = Attestation(by, at, additions, f"{run.inputs.key}.{said[:16]}")
+    identifier = f"{run.inputs.key}.{said[:16]}"
+    attestation = Attestation(by, at, additions, identifier, changes_in(current) or ())
     async with desk.alone(run.inputs.key):
         return await file_attested(desk, run, attestation, [current], actor)

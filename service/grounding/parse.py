@@ -37,6 +37,11 @@ def parse_whole(text: str, section: str | None, start: int = 0) -> tuple[tuple[D
     return tuple(found), end
 
 
+def objects_of(text: str) -> Iterator[dict[str, Any]]:
+    """Yield each object of an answer that begins as a claim does."""
+    return (item for item, _ in _objects(text, 0))
+
+
 def _objects(text: str, position: int) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield each object that begins as a claim does, and where it ends."""
     while match := _CLAIM_START.search(text, position):

@@ -15,13 +15,15 @@ RULES_VERSION = "6"
 
 
 class Verdict(StrEnum):
-    """What checking a claim against its sources found. Only SUPPORTED is published."""
+    """What checking a claim against its sources found. Only SUPPORTED is published; NOT_VERIFIABLE apart."""
 
     SUPPORTED = "supported"
     UNSUPPORTED = "unsupported"
     CONTRADICTED = "contradicted"
     SUPERSEDED = "superseded"
     NOT_CHECKED = "not_checked"
+    NOT_VERIFIABLE = "not_verifiable"
+    """Read from a picture: no rule can check it (SAFETY 26)."""
 
 
 class Origin(StrEnum):

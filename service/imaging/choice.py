@@ -1,8 +1,9 @@
 """Which pictures the model is shown: few, the right ones, and for a reason that can be read. Pure.
 
 Radiologists' key images come first. Studies share what is left by their order; within one, a volume is cut
-into equal stretches with one slice each, and other pictures are chosen for what they show and for being unlike
-each other. What they show is measured by an image encoder against words; without one, rules decide alone.
+into equal stretches with one slice each, and other pictures are chosen for what they show and for being
+unlike each other. What they show is measured by an image encoder against words; without one, rules alone
+decide.
 """
 
 from __future__ import annotations

@@ -50,6 +50,44 @@ class Header:
     burned_in: str = ""
     """BurnedInAnnotation as recorded: `YES`, `NO`, or empty."""
     transfer_syntax: str = ""
+    image_type: tuple[str, ...] = ()
+    """`ORIGINAL`, `PRIMARY`, `LOCALIZER`…"""
+    normal: tuple[float, ...] = ()
+    """Unit normal of the slice, three numbers."""
+    title: str = field(default="", repr=False)
+    """What a document says that it is: the Concept Name of a report or of key images."""
+
+    @property
+    def is_localizer(self) -> bool:
+        """A planning picture, by Image Type (DICOM PS3.3 C.8.2.1.1.1)."""
+        return "LOCALIZER" in self.image_type
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One frame as a square PNG, and what was done to get there."""
+
+    png: bytes = field(repr=False)
+    """RGB, `side` × `side`, aspect kept by black margins."""
+    window: str
+    """How values became grey or colour, in words."""
+    frame: int
+    """From 1; the page of a PDF."""
+    burned_in: bool
+    """True where text may be burned into the pixels."""
+    rows: int
+    columns: int
+    """Of the original, before scaling."""
+    side: int
+    header: Header | None = None
+    """What the instance itself says; None where it is no DICOM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A content became no picture. `reason` is ours, safe to show, and never holds what was recorded."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What treating clinicians do before they answer for a text, what they hide, and recalls that two people make.
+"""What treating clinicians do before they answer for a text, what they hide, and recalls by two people.
 
 Attesting is not reviewing for quality (SAFETY 23). A run's stored summary never changes: what a clinician
 disposed of, wrote and attested stands beside it, sealed under the patient's key.
@@ -33,7 +33,7 @@ class Act(StrEnum):
     EDITED = "edited"
     """Their own words stand in the attested text instead; of a statement alone."""
     REJECTED = "rejected"
-    """It is left out of the attested text; of a conflict: it is none."""
+    """It is left out of the attested text. A conflict of the record is never left out: it is only seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class Glass:
     reason: str = field(repr=False)
     at: datetime
     until: datetime
-    run_id: RunId = RunId("")
+    run_id: str = ""
     by: str = field(default="", repr=False)
 
 

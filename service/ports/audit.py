@@ -28,6 +28,8 @@ class Action(StrEnum):
     """A stored summary was handed out as data."""
     FEEDBACK = "feedback"
     """Somebody said that a statement is wrong, or took that back; `target` is what was said: `wrong`."""
+    REVIEW = "review"
+    """A reviewer did something in a review; `target` is what: `score`, `finish:rejected`, `upheld`."""
     CONFIGURE = "configure"
     """How or when this installation works was changed; `target` says what: `schedule:morning:pause`."""
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-KEPT_AREAS = frozenset({"snapshot", "digest", "probe"})
-"""The areas of a Vault: fetched charts, what the engine said about a window of one, and how a model did in
-the probe of the second pass."""
+KEPT_AREAS = frozenset({"snapshot", "digest", "probe", "picture", "embedding"})
+"""The areas of a Vault: fetched charts, what the engine said about a window of one, how a model did in the
+probe of the second pass, pictures as they are shown, and what an image encoder made of them."""
 
 
 class Vault(Protocol):

@@ -123,6 +123,7 @@ class Seeded:
     text: str = field(repr=False)
     support: Support | None = None
     """What the reviewer said of it; None until then."""
+    words: str = field(default="", repr=False)
 
     @property
     def is_caught(self) -> bool:
@@ -149,6 +150,8 @@ class Review:
     """In the order of the claims."""
     form: Form | None = None
     omissions: tuple[Omission, ...] = ()
+    disputed: frozenset[str] = frozenset()
+    """Keys of the claims that the reviewer disputed from here."""
     seeded: Seeded | None = None
     last: ActKind | None = None
     """The last act that was not undone; None where there is none."""
@@ -227,7 +230,9 @@ class ReviewStore(Protocol):
         """Keep a score. This, and all that follows, raises StoreError where no such review is open."""
         ...
 
-    def keep_seeded(self, run_id: RunId, reviewer: str, support: Support, at: datetime) -> None:
+    def keep_seeded(
+        self, run_id: RunId, reviewer: str, support: Support, at: datetime, words: str = ""
+    ) -> None:
         """Keep the score of the planted error."""
         ...
 

@@ -49,6 +49,13 @@ class RunInputs:
     """The encounter at hand where one was named, `Encounter/9`; an admission that lasts is found in the
     record, which is an input itself."""
     attempt: int = 1
+    images: tuple[str, ...] = ()
+    """SHA-256 (hex) of each picture that the model is shown, in order."""
+    unseen: tuple[str, ...] = ()
+    """Why pictures could not be seen, each reason once: what is said of them depends on it."""
+    files_images: bool = False
+    """True where this site also files what is read from pictures (SAFETY 26). These three are part of the
+    key where they are given: a run without pictures has the key that it always had."""
 
 
 class RunState(StrEnum):

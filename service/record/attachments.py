@@ -27,7 +27,9 @@ PAGES = frozenset(("text/html", "application/xhtml+xml"))
 RICH = frozenset(("text/rtf", "application/rtf"))
 PORTABLE = frozenset(("application/pdf",))
 MARKUP = frozenset(("application/xml", "text/xml", "application/hl7-cda+xml", "application/cda+xml"))
-READABLE = PLAIN | PAGES | RICH | PORTABLE | MARKUP
+DICOM = frozenset(("application/dicom",))
+"""Of these, Structured Reports have text."""
+READABLE = PLAIN | PAGES | RICH | PORTABLE | MARKUP | DICOM
 """Media types whose text can be read, here or outside the core."""
 
 NOT_AT_HAND = "text not read (content not at hand)"

@@ -33,6 +33,8 @@ _FIXED = tuple(
         r"AI-GENERATED\b[A-Z ,\-]*",
         r"AI-GENERATED, REVIEWED AND ATTESTED BY \S+ ON \d\d-\w{3}-\d{4} \d\d:\d\d UTC",
         r"Added by \S+ on \d\d-\w{3}-\d{4} \d\d:\d\d UTC",
+        r"Written by \S+ on \d\d-\w{3}-\d{4} \d\d:\d\d UTC, in place of a statement of the AI\.",
+        r"A statement of the AI was left out here by \S+ on \d\d-\w{3}-\d{4} \d\d:\d\d UTC\.",
         r"Patient: .* · .* · record number .*",
         r"Chart read up to \d\d-\w{3}-\d{4} \d\d:\d\d UTC",
         r"Draft expires \d\d-\w{3}-\d{4} \d\d:\d\d UTC",
@@ -197,7 +199,7 @@ def _our_form(data: bytes | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     ours = isinstance(form, dict) and str(form.get("format", "")).startswith(FORMAT)
-    return form if ours and any(_statements(form)) else None
+    return form if ours and (any(_statements(form)) or any(_objects(form.get("written")))) else None
 
 
 def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
@@ -219,6 +221,8 @@ def _lines_of(form: Mapping[str, Any]) -> Iterator[Line]:
         yield Line(f"{title}: {_text(section, 'state')}")
         yield Line(f"{title}: NOT RETRIEVED ({_text(section, 'reason') or 'no reason known'})")
     yield from (Line(text) for text in _statements(form))
+    # Where a clinician kept most of a statement, those words are the AI's still.
+    yield from (Line(_text(one, "in_place_of")) for one in _objects(form.get("written")))
     for source in _objects(form.get("sources")):
         yield Line(_text(source, "text"))
         version = _text(source, "version")

@@ -47,7 +47,9 @@ def score_of(item: Item, review: Review) -> Support | None:
 
 def words_of(item: Item, review: Review) -> str:
     """Return what the reviewer wrote beside the score of an item; empty where nothing was written."""
-    found = None if item.is_seeded else _score(review.scores, item.ordinal)
+    if item.is_seeded:
+        return review.seeded.words if review.seeded is not None else ""
+    found = _score(review.scores, item.ordinal)
     return found.words if found is not None else ""
 
 

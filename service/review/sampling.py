@@ -89,11 +89,17 @@ def choose(
 
 
 def entry_for(
-    run: StoredRun, rule: Rule, why: str, sampling: Sampling, keyed_hash: KeyedHash, at: datetime
+    run: StoredRun,
+    rule: Rule,
+    why: str,
+    sampling: Sampling,
+    keyed_hash: KeyedHash,
+    at: datetime,
+    wanted: int = 1,
 ) -> QueueEntry:
-    """Return the entry of a run under a rule, with how many reviewers it is drawn for."""
+    """Return the entry of a run under a rule, for two reviewers where they are wanted or drawn."""
     is_double = draw(keyed_hash, "two reviewers", run.run_id) < sampling.two_reviewers_share
-    return QueueEntry(run.run_id, rule, why, at, run.inputs.patient, wanted=2 if is_double else 1)
+    return QueueEntry(run.run_id, rule, why, at, run.inputs.patient, wanted=2 if is_double else wanted)
 
 
 def is_seeded(run_id: RunId, reviewer: str, sampling: Sampling, keyed_hash: KeyedHash) -> bool:

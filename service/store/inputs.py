@@ -1,7 +1,7 @@
 """The inputs of runs in the database: a sealed list a run, and parts that the runs of one patient share.
 
 List and parts are sealed under the patient's data key. A part is found by keyed hashes, so that nobody can
-tell from the database what a chart held. Template sets are about no patient: the house's key seals them.
+tell from the database what a chart held. Template sets are about no patient, and lie in the open.
 """
 
 from __future__ import annotations
@@ -67,14 +67,12 @@ class InputPartTable(SQLModel, table=True):
 
 
 class TemplateTable(SQLModel, table=True):
-    """The texts of one template set, by their digest."""
+    """The texts of one template set, compressed, by their digest: in the open, as they are in their folder."""
 
     __tablename__ = "epicrisis_template"
 
     digest: str = Field(primary_key=True)
-    content: str = Field(
-        sa_column=Column(Encrypted("epicrisis_template.content", of_house=True), nullable=False)
-    )
+    content: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class _List(msgspec.Struct, frozen=True):
@@ -193,7 +191,7 @@ class SqlInputs:
                     sealed = self._database.envelope.seal(names[name], _place(hashed, name))
                     self._insert(session, InputPartTable, patient_hash=hashed, part_hash=name, used_at=at,
                                  content=sealed)  # fmt: skip
-        self._insert(session, TemplateTable, digest=digest, content=templates)
+        self._insert(session, TemplateTable, digest=digest, content=zlib.compress(templates.encode()))
         session.add(RunInputTable(run_id=run.run_id, patient_hash=hashed, kept_at=at, templates=digest,
                                   content=content))  # fmt: skip
 
@@ -262,8 +260,8 @@ def _read(row: RunInputTable) -> _List:
 
 def _templates(row: TemplateTable) -> tuple[tuple[str, Mapping[str, str]], ...]:
     try:
-        return _TEMPLATES.decode(row.content)
-    except (msgspec.MsgspecError, ValueError):
+        return _TEMPLATES.decode(zlib.decompress(row.content))
+    except (msgspec.MsgspecError, ValueError, zlib.error):
         raise StoreError("The templates of a stored run cannot be read.") from None
 
 

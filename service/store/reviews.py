@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -253,9 +254,11 @@ class SqlReviews:
         act = _Act(0, ActKind.SCORE, score.ordinal, score.support, score.words)
         self._keep(score.run_id, score.reviewer, score.at, act)
 
-    def keep_seeded(self, run_id: RunId, reviewer: str, support: Support, at: datetime) -> None:
+    def keep_seeded(
+        self, run_id: RunId, reviewer: str, support: Support, at: datetime, words: str = ""
+    ) -> None:
         """Keep the score of the planted error. Raises StoreError where no such review is open."""
-        self._keep(run_id, reviewer, at, _Act(0, ActKind.SEEDED, support=support))
+        self._keep(run_id, reviewer, at, _Act(0, ActKind.SEEDED, support=support, words=words))
 
     def keep_form(self, form: Form) -> None:
         """Keep a form in place of the one before. Raises StoreError where no such review is open."""
@@ -424,6 +427,7 @@ def _whole(db: Session, row: ReviewTable) -> Review:
             for at, act in acts
             if act.kind == ActKind.OMISSION
         ),
+        disputed=frozenset(act.claim for _, act in acts if act.kind == ActKind.DISPUTE),
         seeded=_seeded(content, acts),
         last=ActKind(acts[-1][1].kind) if acts else None,
     )
@@ -452,11 +456,12 @@ def _form(content: _Content, acts: Sequence[tuple[datetime, _Act]]) -> Form | No
 def _seeded(content: _Content, acts: Sequence[tuple[datetime, _Act]]) -> Seeded | None:
     if content.seeded_ordinal < 0:
         return None
-    said = [Support(act.support) for _, act in acts if act.kind == ActKind.SEEDED]
-    return Seeded(
+    seeded = Seeded(
         RunId(content.run_id), content.reviewer, content.seeded_ordinal, content.seeded_kind,
-        content.seeded_text, said[-1] if said else None,
+        content.seeded_text,
     )  # fmt: skip
+    said = [act for _, act in acts if act.kind == ActKind.SEEDED]
+    return replace(seeded, support=Support(said[-1].support), words=said[-1].words) if said else seeded
 
 
 def _content(row: ReviewTable) -> _Content:

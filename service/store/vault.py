@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Insert, LargeBinary, cast, delete, select, update
+from sqlalchemy import ColumnElement, Insert, LargeBinary, cast, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import col
 
@@ -94,6 +94,24 @@ class SqlVault:
     def prune(self, area: str, before: datetime) -> int:
         """Forget what was neither put nor read since then, and return how many. Raises StoreError."""
         return self._delete(col(KeptTable.area) == _known(area), col(KeptTable.used_at) < before)
+
+    def size(self, area: str) -> int:
+        """Return how many bytes an area takes. Raises StoreError."""
+        total = select(func.coalesce(func.sum(func.length(_sealed_content)), 0))
+        with self.database.reading() as session:
+            return int(session.execute(total.where(col(KeptTable.area) == _known(area))).scalar_one())
+
+    def shrink(self, area: str, most_bytes: int) -> int:
+        """Forget what was not used for longest until an area takes no more than that. Raises StoreError.
+
+        Returns how many entries that were. A use counts to the hour.
+        """
+        newest_first = (col(KeptTable.used_at).desc(), col(KeptTable.key_hash))
+        upto = func.sum(func.length(_sealed_content)).over(order_by=newest_first)
+        rows = select(col(KeptTable.key_hash), upto.label("upto")).where(col(KeptTable.area) == _known(area))
+        placed = rows.subquery()
+        beyond = select(placed.c.key_hash).where(placed.c.upto > most_bytes)
+        return self._delete(col(KeptTable.area) == area, col(KeptTable.key_hash).in_(beyond))
 
     def _spot(self, area: str, key: str) -> _Spot:
         return _Spot(_known(area), self.database.cipher.keyed_hash(f"kept {area}", key))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from service.record.attachments import MARKUP, PAGES, PLAIN, PORTABLE, RICH, decode_text, tidy
+from service.record.attachments import DICOM, MARKUP, PAGES, PLAIN, PORTABLE, RICH, decode_text, tidy
 from service.texts.declaration import decode_marked_up
 from service.texts.markup import embedded_body, markup_text, parse_markup
 from service.texts.page import page_text
 from service.texts.portable import portable_text
 from service.texts.rich import rich_text
+from service.texts.structured import structured_text
 from service.texts.unreadable import Partial, Unreadable
 
 __all__ = ["Partial", "Unreadable", "text_of"]
@@ -46,6 +47,8 @@ def _of_document(content: bytes, media_type: str, declared: str) -> str:
         return rich_text(content)
     if media_type in PORTABLE:
         return portable_text(content)
+    if media_type in DICOM:
+        return structured_text(content)
     raise Unreadable("format not known")
 
 

@@ -6,6 +6,7 @@ from service.wiring.ehr import audit_sender, fhir_client, manner_of, open_desk, 
 from service.wiring.engines import build_engine, cache_salt_of, model_folder, open_summarizer
 from service.wiring.installation import (
     open_admissions,
+    open_inputs,
     open_keys,
     open_store,
     open_vault,
@@ -28,6 +29,7 @@ __all__ = [
     "model_folder",
     "open_admissions",
     "open_desk",
+    "open_inputs",
     "open_keys",
     "open_rounds",
     "open_store",

@@ -26,10 +26,12 @@ from service.store.sql import SqlStore
 from service.store.trail import SqlAuditLog
 from service.store.urgency import SqlUrgency
 from service.summarize import Progress, Summarizer
+from service.wiring.counting import open_counter
 from service.wiring.ehr import fhir_client, manner_of, need, telling_collector
 from service.wiring.installation import (
     database_of,
     open_admissions,
+    open_inputs,
     open_store,
     open_vault,
     policy,
@@ -139,6 +141,8 @@ async def open_use_case(
         engine = build_engine(settings, tell, cache_salt_of(settings, client))
         stack.push_async_callback(engine.aclose)
         ehr = FhirEhr(client, now=utc_now)
+        count, numbers = open_counter(settings)
+        stack.callback(numbers.close)
         summarizer = Summarizer(
             ehr=ehr,
             engine=before(engine),
@@ -153,5 +157,7 @@ async def open_use_case(
             vault=vault,
             second_pass=SecondPass(vault) if settings.second_pass == "auto" else None,  # noqa: S105
             manner=partial(manner_of, settings, client),
+            inputs=open_inputs(settings, store),
+            count=count,
         )
         yield Plugged(summarizer, client, ehr, store, audit, tell_collector)

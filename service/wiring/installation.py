@@ -17,6 +17,7 @@ from service.settings import Settings
 from service.signing import KEY_FILE, Signer
 from service.store.cipher import Cipher
 from service.store.database import Database, open_cipher
+from service.store.inputs import SqlInputs
 from service.store.keys import KeyRoom
 from service.store.sql import SqlStore
 from service.store.sweeps import SqlAdmissions
@@ -61,6 +62,16 @@ def open_vault(settings: Settings) -> SqlVault | None:
         return vault
     vault.close()
     return None
+
+
+def open_inputs(settings: Settings, store: SqlStore) -> SqlInputs | None:
+    """Return what keeps the inputs of runs, without what is too old; None where nothing is to be kept.
+
+    Raises StoreError.
+    """
+    inputs = SqlInputs(store)
+    inputs.prune(utc_now() - timedelta(days=settings.replay_days))
+    return inputs if settings.replay_days else None
 
 
 def database_of(settings: Settings) -> tuple[str, Cipher]:

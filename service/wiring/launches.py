@@ -61,29 +61,31 @@ class LaunchCharts:
             await client.aclose()
 
     def _line(self, server: str) -> _Line:
-        if server not in self._lines:
+        line = self._lines.get(server)
+        if line is None or not line.users:
             limits = fhir_limits(self.settings)
-            self._lines[server] = _Line(network(replace(limits, concurrency=USERS * limits.concurrency)))
-        return self._lines[server]
-
-    async def aclose(self) -> None:
-        """Close every connection."""
-        for line in self._lines.values():
-            await line.inner.aclose()
-        self._lines.clear()
+            line = _Line(network(replace(limits, concurrency=USERS * limits.concurrency)))
+            self._lines[server] = line
+        line.users += 1
+        return line
 
 
 class _Line(httpx.AsyncBaseTransport):
-    """Connections that outlive the client that uses them."""
+    """Open connections that clients share; they are closed with the last client that uses them."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self.inner = inner
+        self.users = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request."""
         return await self.inner.handle_async_request(request)
 
     async def aclose(self) -> None:
-        """Stay open for the next client."""
+        """Count one client less."""
+        self.users -= 1
+        if not self.users:
+            await self.inner.aclose()
 
 
 @dataclass(frozen=True, slots=True)

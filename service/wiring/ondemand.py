@@ -29,9 +29,10 @@ from service.store.ondemand import SqlGenerations
 from service.store.sql import SqlStore
 from service.store.urgency import SqlUrgency
 from service.summarize import Progress, Summarizer
+from service.wiring.counting import open_counter
 from service.wiring.ehr import fhir_client, manner_of
 from service.wiring.engines import ClosingEngine, build_engine, cache_salt_of
-from service.wiring.installation import database_of, policy, software_version, utc_now
+from service.wiring.installation import database_of, open_inputs, policy, software_version, utc_now
 
 OpenClient = Callable[[], AbstractAsyncContextManager[FhirClient]]
 """Opens the record as one reader, each time anew: a summary may outlive the request that asked for it."""
@@ -64,6 +65,8 @@ class Serving:
         self._library = open_library(settings.prompts)
         self._engine: ClosingEngine | None = None
         self._building = asyncio.Lock()
+        self._inputs = open_inputs(settings, store)
+        self._count, self._numbers = open_counter(settings)
         self.generations = SqlGenerations(*database_of(settings))
         self._urgency = SqlUrgency(self.generations.database)
         self.on_demand = OnDemand(
@@ -109,6 +112,7 @@ class Serving:
         if self._engine is not None:
             await self._engine.aclose()
         await asyncio.to_thread(self.generations.close)
+        await asyncio.to_thread(self._numbers.close)
 
     def _summarizer(self, client: FhirClient, engine: Engine, by: str) -> Summarizer:
         settings = self._settings
@@ -126,6 +130,8 @@ class Serving:
             vault=self._vault,
             second_pass=SecondPass(self._vault) if settings.second_pass == "auto" else None,  # noqa: S105
             manner=partial(manner_of, settings, client),
+            inputs=self._inputs,
+            count=self._count,
         )
 
     async def _engine_for(self, client: FhirClient) -> Engine:

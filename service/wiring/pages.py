@@ -92,10 +92,12 @@ def build_app(
     said = open_said(settings, store, audit, serving, launching)
     if said.room is not None:
         rooms.append(said.room)
+    seen = None
     if launching is not None:
-        rooms.append(open_sidebar(settings, store, audit, serving, launching, said, ask))
-    lines = (launching.charts.aclose,) if launching is not None else ()
-    console = open_review(settings, store, audit, said.feedback, admissions)
+        sidebar = open_sidebar(settings, store, audit, serving, launching, said, ask)
+        rooms.append(sidebar)
+        seen = sidebar.why_not_whole
+    console = open_review(settings, store, audit, said.feedback, admissions, seen)
     rooms.extend(console.rooms)
     return create_app(
         store=store,
@@ -112,7 +114,7 @@ def build_app(
         ),
         rooms=rooms,
         launched=launching.door if launching is not None else None,
-        closing=(serving.aclose, *said.closing, *console.closing, *lines),
+        closing=(serving.aclose, *said.closing, *console.closing),
         feedback=said.feedback,
         feedbacks=said.feedbacks,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Final
 
 from connectors.admissions.consents import PreferenceRules, parse_codes
 from connectors.admissions.sitelist import ListFile, SiteList, SiteListUnreadable
+from service.api.review.quality import Quality
 from service.context.templates import open_library
 from service.errors import GateError, SettingsError
+from service.ports import Store
 from service.ports.quality import Identity
 from service.quality.gate import Standing, identify, stand_at_gate
 from service.quality.thresholds import Thresholds, read_thresholds
@@ -22,7 +24,7 @@ from service.store.quality import SqlQuality
 from service.store.reviews import SqlReviews
 from service.summarize import Progress, Summarizer
 from service.wiring.engines import build_engine, open_summarizer
-from service.wiring.installation import database_of, utc_now
+from service.wiring.installation import database_of, utc_now, zone_of
 
 SPEC: Final = {
     "model": "model", "url": "engine_url", "digest": "model_digest", "profile": "profile",
@@ -151,3 +153,25 @@ def wishes_of(settings: Settings) -> tuple[PreferenceRules, SiteList | None]:
         return rules, ListFile(settings.opt_out_list).read()
     except SiteListUnreadable:
         return rules, None
+
+
+def open_quality_room(settings: Settings, runs: Store) -> tuple[Quality, Callable[[], Awaitable[None]]]:
+    """Return the pages of quality, and what closes their stores. Raises StoreError, SettingsError."""
+    url, cipher = database_of(settings)
+    quality, reviews, attesting = SqlQuality(url, cipher), SqlReviews(url, cipher), SqlAttesting(url, cipher)
+    thresholds(settings)  # a file that cannot be used is told at the start
+    room = Quality(
+        runs=runs,
+        store=quality,
+        reviews=reviews.reviews,
+        attestations=attesting.attestations,
+        limits=lambda: thresholds(settings).drift,
+        clock=utc_now,
+        zone=zone_of(settings),
+    )
+
+    async def close() -> None:
+        for store in (quality, reviews, attesting):
+            await asyncio.to_thread(store.close)
+
+    return room, close

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from service.api.app import Room
+from service.api.review.agreement import AgreementRoom
+from service.api.review.attesting import Seen
+from service.api.review.desk import Desk
+from service.api.review.disputes import DisputeRoom
+from service.api.review.queue import QueueRoom
+from service.api.review.scoring import ScoringRoom
+from service.errors import SettingsError
 from service.ports import AdmissionStore, AuditLog, FilingStore
 from service.ports.feedback import FeedbackStore
+from service.review.sampling import Sampling, read_sampling
 from service.settings import Settings
+from service.store.attesting import SqlAttesting
+from service.store.reviews import SqlReviews
+from service.wiring.attesting import Clinicians
+from service.wiring.installation import database_of, utc_now
+from service.wiring.quality import open_quality_room
 
 
 @dataclass
@@ -25,6 +39,47 @@ def open_review(
     audit: AuditLog,
     feedback: FeedbackStore,
     admissions: AdmissionStore,
+    seen: Seen | None = None,
 ) -> Console:
-    """Open the console: one room a page. Raises StoreError, SettingsError."""
-    return Console()
+    """Open the console: one room a page. Raises StoreError, SettingsError.
+
+    `seen` says what keeps the user of a launch from answering for a whole run; without it each of them is.
+    """
+    console = Console()
+    _open_reviewing(settings, store, audit, feedback, console)
+    quality, close_quality = open_quality_room(settings, store)
+    console.rooms.append(quality)
+    console.closing.append(close_quality)
+    clinicians = Clinicians(settings, store, audit, feedback, seen)
+    console.rooms += clinicians.rooms
+    console.closing.append(clinicians.aclose)
+    return console
+
+
+def _open_reviewing(
+    settings: Settings, store: FilingStore, audit: AuditLog, feedback: FeedbackStore, console: Console
+) -> None:
+    """Add the rooms of reviewers, and what they keep. Raises StoreError, SettingsError."""
+    sampling = _sampling(settings)
+    url, cipher = database_of(settings)
+    reviews, attesting = SqlReviews(url, cipher), SqlAttesting(url, cipher)
+    desk = Desk(store, reviews, feedback, audit, utc_now, sampling, cipher.keyed_hash, attesting)
+    console.rooms += [QueueRoom(desk), AgreementRoom(desk), DisputeRoom(desk), ScoringRoom(desk)]
+
+    async def close() -> None:
+        await asyncio.to_thread(reviews.close)
+        await asyncio.to_thread(attesting.close)
+
+    console.closing.append(close)
+
+
+def _sampling(settings: Settings) -> Sampling:
+    """Return which summaries are reviewed at this site. Raises SettingsError."""
+    if settings.review is None:
+        return Sampling()
+    try:
+        return read_sampling(settings.review.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(
+            "The file of review rules cannot be read.", "Set EPICRISIS_REVIEW to a file like ops/review.toml."
+        ) from None

@@ -31,6 +31,10 @@ by number, and each source gives the resource version, the SHA-256 of that versi
     software          `epicrisis <version>`
     forms[]           type (content type without parameters), sha256 (of its bytes, before base64) of each
                       other form of the document
+    attested          by, at; added[] (by, at, text: what clinicians added): of an attested document alone
+    written[]         section, place (of a statement in the draft, from 1), text (a clinician's own), by, at,
+                      in_place_of (the AI's words); these statements stand in no section
+    rejected[]        section, place, by, at: statements that the clinician left out
     signature         JWS with detached content (RFC 7515, appendix F) over all other fields, as JSON in the
                       form of RFC 8785: keys sorted, no white space, UTF-8; absent where nothing signed
 

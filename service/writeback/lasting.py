@@ -1,13 +1,14 @@
 """The text of a document that a clinician has attested: the draft's own words without the draft's banner.
 
-Every form is made by the same builders as the draft's. What a clinician added stands apart, marked as theirs.
+Every form is made by the same builders as the draft's. What a clinician added stands apart, and what they
+wrote in the place of a statement stands there, both marked as theirs; what they rejected is left out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -41,6 +42,19 @@ class Addition(NamedTuple):
     text: str
 
 
+class Change(NamedTuple):
+    """What a clinician did with one statement of the AI's before they attested the text."""
+
+    ordinal: int
+    """The statement's place among those of the draft, in reading order, from 0."""
+    by: str
+    """`Practitioner/7`"""
+    at: str
+    """A FHIR instant."""
+    text: str = ""
+    """Their own words in its place; empty where it is left out."""
+
+
 def lasting_banner(by: str, at: datetime) -> str:
     """Begin and end every form of an attested document with who took responsibility, and when."""
     return f"AI-GENERATED, REVIEWED AND ATTESTED BY {one_line(by)} ON {show_instant(at)}"
@@ -63,35 +77,57 @@ def lasting_content(
     profile: WriteProfile,
     sign: Sign | None,
     security: Sequence[Mapping[str, Any]],
+    changes: Sequence[Change] = (),
 ) -> list[dict[str, Any]]:
     """Return the contents of an attested DocumentReference, in the order of the draft's.
 
-    `security` are the labels of the attested document, which may be higher than the draft's.
+    Sources keep the numbers that they have in the draft, whatever `changes` leave out. `security` are the
+    labels of the attested document, which may be higher than the draft's.
     """
     banner, sources = lasting_banner(by, at), numbered_sources(run.summary)
-    page = _page(compose_page(run, sources, software_version), banner, additions)
+    page = _page(compose_page(run, sources, software_version), banner, additions, changes)
     forms = [
         ("text/plain; charset=utf-8", "text", plain_text(page).encode()),
         ("application/xhtml+xml", "page", xhtml(page).encode()),
     ]
-    if not additions:  # a Composition has no place for words that are not the AI's
+    if not additions and not changes:  # a Composition has no place for words that are not the AI's
         draft = document_bundle(run, sources, software_version, profile)
         bundle = encoded(_final(draft, banner, security))
         forms += [("application/fhir+json", "document", bundle)] if bundle is not None else []
     digests = {kind.partition(";")[0]: hashlib.sha256(data).hexdigest() for kind, _, data in forms}
     proof = json_form(run, sources, software_version, digests)
-    forms.insert(2, ("application/json", "statements and sources", _proof(proof, by, at, additions, sign)))
+    signed = _proof(proof, by, at, additions, changes, sign)
+    forms.insert(2, ("application/json", "statements and sources", signed))
     written = fhir_instant(at)
     return [
         {"attachment": attachment(kind, f"{banner}: {title}", data, written)} for kind, title, data in forms
     ]
 
 
-def _page(draft: Sequence[Block], banner: str, additions: Sequence[Addition]) -> tuple[Block, ...]:
-    return tuple(_lines(draft, banner, additions))
+def _page(
+    draft: Sequence[Block], banner: str, additions: Sequence[Addition], changes: Sequence[Change]
+) -> tuple[Block, ...]:
+    return tuple(_lines(_changed(draft, changes), banner, additions))
 
 
-def _lines(draft: Sequence[Block], banner: str, additions: Sequence[Addition]) -> Iterator[Block]:
+def _changed(draft: Sequence[Block], changes: Sequence[Change]) -> Iterator[Block]:
+    """Yield the lines with each change in the place of its statement, without that one's sources."""
+    by_ordinal, ordinal = {change.ordinal: change for change in changes}, -1
+    for block in draft:
+        ordinal += block.line is Line.STATEMENT
+        change = by_ordinal.get(ordinal) if block.line is Line.STATEMENT else None
+        if change is None:
+            yield block
+            continue
+        when = f"{one_line(change.by)} on {show_instant(datetime.fromisoformat(change.at))}"
+        if change.text:
+            yield Block(Line.STATEMENT, one_line(change.text))
+            yield Block(Line.NOTE, f"Written by {when}, in place of a statement of the AI.")
+        else:
+            yield Block(Line.NOTE, f"A statement of the AI was left out here by {when}.")
+
+
+def _lines(draft: Iterable[Block], banner: str, additions: Sequence[Addition]) -> Iterator[Block]:
     for block in draft:
         if block.line is Line.HEADING and block.text == "Sources":
             yield from _added(additions)
@@ -108,16 +144,47 @@ def _added(additions: Sequence[Addition]) -> Iterator[Block]:
         yield from (Block(Line.NOTE, one_line(text)) for text in addition.text.splitlines() if text.strip())
 
 
-def _proof(draft: bytes, by: str, at: datetime, additions: Sequence[Addition], sign: Sign | None) -> bytes:
+def _proof(
+    draft: bytes,
+    by: str,
+    at: datetime,
+    additions: Sequence[Addition],
+    changes: Sequence[Change],
+    sign: Sign | None,
+) -> bytes:
     """Return the JSON form of an attested document, signed anew: it no longer expires."""
     banner = lasting_banner(by, at)
     form: dict[str, Any] = msgspec.json.decode(draft)
     form |= {"banner": banner, "end": banner, "expires_at": None}
     form["attested"] = {"by": by, "at": fhir_instant(at)}
     form["added"] = [addition._asdict() for addition in additions]
+    if changes:
+        form |= _told(form, changes)
     if sign is not None:
         form["signature"] = sign(signed_content(form))
     return msgspec.json.encode(form)
+
+
+def _told(form: Mapping[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
+    """Return the sections without what was changed, and each change with the words that it stands for."""
+    by_ordinal, ordinal = {change.ordinal: change for change in changes}, 0
+    told: dict[str, Any] = {"sections": [], "written": [], "rejected": []}
+    for section in form["sections"]:
+        kept = []
+        for statement in section["statements"]:
+            change = by_ordinal.get(ordinal)
+            ordinal += 1
+            if change is None:
+                kept.append(statement)
+                continue
+            who = {"section": section["key"], "place": ordinal, "by": change.by, "at": change.at}
+            if change.text:
+                own = {"text": one_line(change.text), "in_place_of": statement["text"]}
+                told["written"].append(who | own)
+            else:
+                told["rejected"].append(who)
+        told["sections"].append({**section, "statements": kept})
+    return told
 
 
 def _final(bundle: dict[str, Any], banner: str, security: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from service.ports import ATTESTED_SYSTEM, StoredRun
 from service.record.labels import CONFIDENTIALITY, LEVEL_SYSTEMS, LEVELS
 from service.writeback.json_form import Sign
 from service.writeback.labels import AI_ASSERTED, NOT_FOR_PATIENT, TERMINOLOGY, WriteProfile
-from service.writeback.lasting import Addition, lasting_content, lasting_description
+from service.writeback.lasting import Addition, Change, lasting_content, lasting_description
 from service.writeback.moment import fhir_instant
 from service.writeback.sources import LITERAL
 from service.writeback.transaction import build_transaction
@@ -49,6 +49,8 @@ class Attestation:
     """All that clinicians added, oldest first."""
     identifier: str = ""
     """Value of its identifier: the run key, and for an amendment what tells it from others."""
+    changes: tuple[Change, ...] = ()
+    """What clinicians wrote in the place of statements, or left out."""
 
 
 def attested_transaction(
@@ -135,8 +137,9 @@ def _attested(
     document["authenticator"] = {"reference": attestation.by}
     document["description"] = lasting_description(run, attestation.by, attestation.at)
     document["content"] = lasting_content(
-        run, attestation.by, attestation.at, attestation.additions, software_version, profile, sign, labels
-    )
+        run, attestation.by, attestation.at, attestation.additions, software_version, profile, sign, labels,
+        attestation.changes,
+    )  # fmt: skip
     document.pop("relatesTo", None)
     if replaced:
         document["relatesTo"] = [

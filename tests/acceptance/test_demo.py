@@ -23,6 +23,7 @@ from service.record.assemble import assemble_record
 from service.record.facts import PatientRecord
 from service.settings import Settings, load_settings
 from service.wiring import fhir_client, open_store, utc_now
+from service.wiring.replay import open_replaying
 from tests.contract.context.published import required_of, told_in
 
 pytestmark = pytest.mark.engine
@@ -156,6 +157,21 @@ def test_a_second_run_writes_no_new_document_and_says_so(demonstration: Demonstr
             "DocumentReference", params={"patient": patient["patient"], "_security": "AIAST"}
         ).json()
         assert len(found["entry"]) == 1
+
+
+async def test_every_run_replays_with_the_same_prompts_and_verdicts(demonstration: Demonstration) -> None:
+    settings = load_settings(home=demonstration.home)
+    async with open_replaying(settings, generate=False, tell=lambda stage, detail: None) as replaying:
+        rows, _ = replaying.replayer.store.rows()
+        found = [await replaying.replay(row.run_id, "system:demo") for row in rows]
+    assert len(found) == 6
+    for one in found:
+        assert one is not None
+        assert (one.reason, one.versions) == ("", ())
+        assert len(one.prompts) > 1
+        assert all(prompt.identical for prompt in one.prompts)
+        assert one.verdicts is not None
+        assert (one.verdicts.changed, one.verdicts.rest) == ((), ())
 
 
 def test_every_published_citation_names_a_version_that_exists_on_the_server(

@@ -125,6 +125,39 @@ def test_a_pass_by_hand_prints_its_counts_and_ends_with_18_where_something_faile
     assert epicrisis("audit", "verify", "--json", **given).json["faults"] == []
 
 
+def test_every_run_of_a_pass_replays_with_the_same_prompts_and_verdicts(house: House, epicrisis: Run) -> None:
+    given = settings(house)
+    house.admit(1, 2)
+    epicrisis("sweep", "--schedule", "ward", "--json", **given)
+    changed = {
+        "resourceType": "Condition", "id": f"{house.tag}-new", "code": {"text": "Asthma"},
+        "subject": {"reference": f"Patient/{house.patient(1)}"}, "onsetDateTime": "2026-11-02",
+    }  # fmt: skip
+    house.put(changed)
+    epicrisis("sweep", "--schedule", "ward", "--json", **given)
+    runs = [row["run_id"] for row in epicrisis("runs", "--json", **given).json["runs"]]
+    assert len(runs) == 3
+    for run in runs:
+        ended = epicrisis("replay", run, "--json", **given)
+        found = silent(ended, house)
+        assert (ended.code, found["reason"], found["versions"]) == (0, "", [])
+        assert found["prompts"]
+        assert all(one["identical"] and one["stored"] == one["rebuilt"] for one in found["prompts"])
+        assert found["verdicts"] == {"identical": True, "changed": [], "rest": []}
+        assert found["generated"] is None
+    ended = epicrisis("replay", runs[0], "--generate", **given)
+    assert ended.code == 0
+    assert "Identical: 2 prompts byte for byte" in ended.stdout
+    assert "1 of 1 answers as they are stored" in ended.stdout
+    assert CANARY not in ended.stdout + ended.stderr
+    assert epicrisis("replay", "none", **given).code == 3
+    none = settings(house, EPICRISIS_REPLAY_DAYS="0")
+    epicrisis("summarize", house.patient(2), "--attempt", "2", "--json", **none)
+    newest = epicrisis("runs", "--json", **none).json["runs"][0]["run_id"]
+    ended = epicrisis("replay", newest, "--json", **none)
+    assert (ended.code, silent(ended, house)["replayable"]) == (21, False)
+
+
 def test_a_list_by_hand_is_all_that_is_visited(house: House, epicrisis: Run, tmp_path: Path) -> None:
     house.admit(1, 2, 3, chart=False)
     listed = tmp_path / "list.txt"

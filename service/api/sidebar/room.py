@@ -32,7 +32,7 @@ from service.api.render import page
 from service.api.sidebar.changes import tell_changes
 from service.api.sidebar.evidence import build_evidence
 from service.api.sidebar.making import Making, stream
-from service.api.sidebar.sheet import Sheet, Standing, View, build_sheet, notice
+from service.api.sidebar.sheet import NOTICES, Sheet, Standing, View, build_sheet, notice
 from service.api.sidebar.strip import build_strip, failed_strip
 from service.api.stream import MEDIA_TYPE, last_event_id
 from service.context.templates import Library
@@ -55,7 +55,7 @@ from service.ports.feedback import FeedbackStore
 from service.ports.launches import Charts, Launch
 from service.record.assemble import Policy, assemble_record, stop_reason
 from service.record.facts import Fact, Identity
-from service.sight import Sight, cited_facts, look, sources_seen
+from service.sight import Sight, cited_facts, look, seen_by, sources_seen
 from service.staleness import Freshness, Lookout, Staleness
 
 LAST_NUMBER: Final = 1_000_000
@@ -322,6 +322,15 @@ class Sidebar:
         record = assemble_record([patient], launch.patient.removeprefix("Patient/"), policy=self.policy)
         stop = stop_reason([patient], launch.patient.removeprefix("Patient/")) or ""
         return Opened(record.identity, sight, stop)
+
+    async def why_not_whole(self, launch: Launch, run: StoredRun) -> str:
+        """Return why this user cannot answer for a run's text; empty where they see all that it rests on."""
+        opened = await self._open(launch, run)
+        why = Standing.UNCHECKED if opened.has_ended else _hindrance(run, opened)
+        if why is not None:
+            return f"{NOTICES[why][0]}."
+        _, withheld = seen_by(run.summary, opened.sight)
+        return "Some of what this summary rests on cannot be read by your account." if withheld else ""
 
     async def _patient(self, client: FhirClient, launch: Launch) -> dict[str, Any] | ConnectorError:
         try:

@@ -18,6 +18,8 @@ import pytest
 from sqlalchemy import MetaData
 from sqlmodel import SQLModel
 
+from connectors.fhir.packed import Packed
+from service.engine.scripted import SCRIPTED_PROFILE
 from service.errors import ShreddedError, StoreError
 from service.ports import (
     SHREDDED,
@@ -32,9 +34,12 @@ from service.ports import (
     StoredRun,
     Wanted,
 )
+from service.ports.inputs import Decided, KeptClaim, KeptDigest, Made
+from service.record.assemble import Policy
 from service.store.cipher import Cipher, read_keys
 from service.store.columns import Encrypted
 from service.store.database import Database, open_cipher, place_of
+from service.store.inputs import SqlInputs
 from service.store.keys import KeyRoom
 from service.store.sql import SqlStore
 from service.store.sweeps import SqlAdmissions
@@ -73,7 +78,7 @@ class House:
     def fill(self, patient: str) -> None:
         """Store something about a patient everywhere."""
         number = patient.rpartition("/")[2]
-        self.store.save(run_of(patient))
+        assert SqlInputs(self.store).save(run_of(patient), made_of(patient))
         self.store.finish(
             run_of(patient).run_id, RunState.FILED, f"DocumentReference/secret-{number}/_history/1"
         )
@@ -99,6 +104,17 @@ def run_of(patient: str) -> StoredRun:
     return replace(
         run, inputs=replace(run.inputs, server=SERVER), summary=replace(run.summary, identity=identity)
     )
+
+
+def made_of(patient: str) -> Made:
+    """What a run was made of: a list and parts that name the patient."""
+    number = patient.rpartition("/")[2]
+    decided = Decided(
+        number, (), CREATED, SERVER, Policy(), SCRIPTED_PROFILE, 0, {},
+        (KeptDigest(CANARY, (KeptClaim(f"Encounter/{number}", ()),)),),
+    )  # fmt: skip
+    chart = Packed([{"resourceType": "Patient", "id": number, "name": [{"family": CANARY}]}])
+    return Made(decided, chart, {patient: CHART}, {}, (("history", {"task.j2": "Write."}),))
 
 
 def document_of(patient: str, state: DocumentState = DocumentState.SUPERSEDED) -> FiledDocument:

@@ -70,7 +70,15 @@ class Raw:
     data: bytes
 
 
-Answer = Reply | HangUp | Raw
+@dataclass(frozen=True)
+class Endless:
+    """Send these bytes, and then the piece again and again until the client hangs up."""
+
+    data: bytes
+    piece: bytes
+
+
+Answer = Reply | HangUp | Raw | Endless
 Handler = Callable[[Request], Answer]
 
 
@@ -145,6 +153,11 @@ class FaultServer:
             writer.write(answer.data)
             await writer.drain()
             return False
+        if isinstance(answer, Endless):
+            writer.write(answer.data)
+            while True:  # ends by ConnectionError
+                writer.write(answer.piece)
+                await writer.drain()
         await asyncio.sleep(answer.delay_s)
         content = answer.content()
         headers = {"Content-Type": answer.content_type, "Content-Length": str(len(content)), **answer.headers}

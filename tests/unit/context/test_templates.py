@@ -192,7 +192,7 @@ def test_every_change_of_a_set_has_a_date_and_a_reason(set_id: str) -> None:
     templates = load(set_id)
     assert templates.changes[-1].version == templates.version
     assert all(len(change.reason) > 40 for change in templates.changes)
-    assert templates.lineage == (f"{set_id} {templates.version}", "base 1.1.0")
+    assert templates.lineage == (f"{set_id} {templates.version}", "base 1.2.0")
 
 
 def test_the_evidence_is_in_its_fixed_order_and_ends_in_constant_text() -> None:
@@ -230,7 +230,7 @@ def test_a_set_inherits_what_it_does_not_give(tmp_path: Path) -> None:
     assert (own.limits.max_claims, own.limits.trends) == (7, 8)
     assert own.schema["properties"]["claims"]["maxItems"] == 7
     assert parent.schema["properties"]["claims"]["maxItems"] == 40
-    assert (own.title, own.lineage) == ("Ward", ("ward 1.0.0", f"handover {parent.version}", "base 1.1.0"))
+    assert (own.title, own.lineage) == ("Ward", ("ward 1.0.0", f"handover {parent.version}", "base 1.2.0"))
 
 
 def test_a_site_set_may_extend_another_of_the_site_and_the_built_in_ones_stay(tmp_path: Path) -> None:

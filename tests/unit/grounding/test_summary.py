@@ -13,7 +13,7 @@ from service.record.facts import Code, FactId
 
 def test_verdicts_and_origins_are_stored_under_these_words() -> None:
     assert [verdict.value for verdict in Verdict] == [
-        "supported", "unsupported", "contradicted", "superseded", "not_checked",
+        "supported", "unsupported", "contradicted", "superseded", "not_checked", "not_verifiable",
     ]  # fmt: skip
     assert [origin.value for origin in Origin] == ["model", "record"]
 

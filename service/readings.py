@@ -1,0 +1,136 @@
+"""What the model reads from pictures: a request of its own, beside the text, and never in its place.
+
+Nothing that happens here fails a run: without an archive, a picture or an answer the summary is what the text
+alone leads to, and says what could not be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.context.chosen import Context, Label, LeftOut
+from service.context.pictures import labelled, picture_facts, picture_prompt, room_for_pictures, spot_of
+from service.context.templates import TemplateSet
+from service.engine.prompt import Completion, Engine, EngineInfo, Prompt
+from service.errors import EpicrisisError
+from service.grounding.readings import judge_readings, parse_readings, with_readings
+from service.grounding.summary import Summary
+from service.ports.images import ImageUse, Looked, PictureSource, ReadOne, Unseen, Wanted
+from service.record.facts import Fact, Kind, PatientRecord, Status
+
+PICTURES = "picture"
+"""Kind of what is left out because it could not be seen."""
+SEES_NONE = "the model reads no pictures"
+NO_ROOM = "no picture fits the model's window beside the text"
+NO_ANSWER = "the model did not answer about them"
+_MOST_WORDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """A site's pictures: where they come from, what becomes of what is read from them, how many at most."""
+
+    source: PictureSource
+    use: ImageUse
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A summary with what was read from pictures, and what the engine was asked for it."""
+
+    summary: Summary
+    prompts: tuple[Prompt, ...] = ()
+    """Without their pixels: each picture by its digest."""
+    completions: tuple[Completion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Asks one engine about pictures of one chart."""
+
+    engine: Engine
+    info: EngineInfo
+    templates: TemplateSet
+    record: PatientRecord = field(repr=False)
+    context: Context = field(repr=False)
+    seed: int = 0
+
+    async def read(self, looked: Looked, summary: Summary) -> Asked:
+        """Return the summary with a section of its own for what is read from these pictures."""
+        facts = picture_facts(looked.pictures, self.record.facts)
+        if not facts:
+            return Asked(self._with(summary, {}, "", looked.unseen))
+        pngs = {picture.digest: picture.png for picture in looked.pictures}
+        profile = self.info.profile
+        prompt = picture_prompt(self.context, self.templates, profile, facts, pngs, seed=self.seed)
+        try:
+            completion = await self.engine.generate(prompt)
+        except EpicrisisError:
+            return Asked(self._with(summary, {}, "", (*looked.unseen, *unanswered(facts.values()))))
+        told = self._with(summary, facts, completion.text, looked.unseen)
+        return Asked(told, (prompt.without_pixels(),), (completion,))
+
+    def _with(
+        self, summary: Summary, facts: Mapping[Label, Fact], answer: str, unseen: Iterable[Unseen]
+    ) -> Summary:
+        return summary_with(summary, self.record, facts, answer, [left_out_of(one) for one in unseen])
+
+
+def summary_with(
+    summary: Summary,
+    record: PatientRecord,
+    facts: Mapping[Label, Fact],
+    answer: str,
+    unseen: Sequence[LeftOut],
+) -> Summary:
+    """Return the summary with what an answer about pictures says, judged, apart from the rest."""
+    read = judge_readings(parse_readings(answer), facts, record)
+    return with_readings(summary, read, facts.values(), unseen, record)
+
+
+async def look_for(
+    images: Images,
+    record: PatientRecord,
+    resources: Iterable[Mapping[str, Any]],
+    read: ReadOne,
+    info: EngineInfo,
+    budget_tokens: int,
+) -> Looked:
+    """Return the pictures that the model is to be shown. A record without imaging asks nobody."""
+    studies = [fact for fact in record.facts if fact.kind is Kind.IMAGING]
+    if not studies:
+        return Looked()
+    room = room_for_pictures(info.profile, info.context_tokens, budget_tokens)
+    if not room:
+        why = NO_ROOM if info.profile.image_tokens else SEES_NONE
+        return Looked((), (Unseen("", "imaging studies", why, len(studies)),))
+    most = min(images.most, room)
+    return await images.source.look(Wanted(record, resources, read, most, problem_words(record)))
+
+
+def problem_words(record: PatientRecord) -> tuple[str, ...]:
+    """Return what is being written about, as far as pictures can be chosen by it: the newest active problems."""
+    active = [
+        fact for fact in record.facts if fact.kind is Kind.PROBLEM and fact.status is Status.ACTIVE
+    ]
+    return tuple(dict.fromkeys(fact.name for fact in reversed(active)))[:_MOST_WORDS]
+
+
+def facts_shown(summary: Summary) -> dict[Label, Fact]:
+    """Return the pictures that a stored summary was made with, by the labels that they had."""
+    return labelled(fact for fact in summary.facts if spot_of(fact) is not None)
+
+
+def unanswered(facts: Iterable[Fact]) -> list[Unseen]:
+    """Return that pictures were at hand and nothing was said of them."""
+    return [Unseen(fact.source.reference, fact.name, NO_ANSWER) for fact in facts]
+
+
+def left_out_of(unseen: Unseen) -> LeftOut:
+    """Return what could not be seen as a line of the summary's account."""
+    return LeftOut(
+        PICTURES, f"Pictures of {unseen.what}", unseen.count, unseen.day, unseen.day, f"not seen: {unseen.why}"
+    )

@@ -1,0 +1,129 @@
+"""The console over a real review store, with visitors whom a header names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import httpx
+from fastapi import FastAPI
+from starlette.requests import Request
+
+from fixtures.sample_run import CREATED, sample_run
+from service.api.app import create_app
+from service.api.review.agreement import AgreementRoom
+from service.api.review.desk import Desk
+from service.api.review.disputes import DisputeRoom
+from service.api.review.queue import QueueRoom
+from service.api.review.scoring import ScoringRoom
+from service.identity.visitor import Role, Visitor
+from service.ports import RunId, StoredRun
+from service.ports.reviews import Review, Score, Support
+from service.review.items import items_of
+from service.review.sampling import Sampling
+from service.store.cipher import Cipher
+from service.store.reviews import SqlReviews
+from service.store.sql import SqlStore
+from tests.unit.api.entering import OpenDoor
+from tests.unit.api.in_memory import InMemoryAudit
+from tests.unit.ask.in_memory import InMemoryFeedback
+
+HERE = "https://127.0.0.1"
+ROLES = {
+    "reader": frozenset({Role.READER}),
+    "clinician": frozenset({Role.READER, Role.CLINICIAN}),
+    "auditor": frozenset({Role.AUDITOR}),
+    "admin": frozenset({Role.ADMIN}),
+}
+EVERY = Sampling(seeded_share=0, two_reviewers_share=0)
+"""All of the first twenty runs of a version, without planted errors."""
+
+
+class NamedDoor(OpenDoor):
+    """Everybody comes in as who their browser says; whoever has another name reviews."""
+
+    async def visitor_of(self, request: Request) -> Visitor | None:
+        name = request.headers.get("x-test-user", "one")
+        roles = ROLES.get(name, frozenset({Role.READER, Role.CLINICIAN, Role.REVIEWER}))
+        return Visitor(f"user:{name}", roles, f"Practitioner/{name}")
+
+
+@dataclass
+class Console:
+    """One application, its stores, and its audit log."""
+
+    folder: Path
+    runs: tuple[StoredRun, ...] = (sample_run(run_id="filed"),)
+    sampling: Sampling = EVERY
+    now: datetime = CREATED + timedelta(hours=3)
+    said: InMemoryFeedback = field(default_factory=InMemoryFeedback)
+    audit: InMemoryAudit = field(default_factory=InMemoryAudit)
+    app: FastAPI = field(init=False)
+
+    def __post_init__(self) -> None:
+        url, cipher = f"sqlite:///{self.folder}/e.db", Cipher.from_file(self.folder / "key")
+        self.store, self.reviews = SqlStore(url, cipher), SqlReviews(url, cipher)
+        for run in self.runs:
+            self.store.save(run)
+        self.desk = Desk(
+            self.store, self.reviews, self.said, self.audit, self.clock, self.sampling, cipher.keyed_hash
+        )
+        self.app = create_app(
+            store=self.store, audit=self.audit, clock=self.clock, access=NamedDoor(),
+            allowed_hosts=("127.0.0.1",), version="9.8.7", feedback=self.said,
+            rooms=[room(self.desk) for room in (QueueRoom, AgreementRoom, DisputeRoom, ScoringRoom)],
+        )  # fmt: skip
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def close(self) -> None:
+        self.store.close()
+        self.reviews.close()
+
+    async def get(self, path: str, user: str = "one") -> httpx.Response:
+        return await self._ask("GET", path, user)
+
+    async def post(
+        self, path: str, fields: Mapping[str, str] | None = None, user: str = "one", *, partial: bool = False
+    ) -> httpx.Response:
+        return await self._ask("POST", path, user, fields or {"begin": "yes"}, partial=partial)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        user: str,
+        fields: Mapping[str, str] | None = None,
+        *,
+        partial: bool = False,
+    ) -> httpx.Response:
+        headers = {"x-test-user": user, "origin": HERE, "sec-fetch-site": "same-origin"}
+        if partial:
+            headers["hx-request"] = "true"
+        transport = httpx.ASGITransport(app=self.app)
+        async with httpx.AsyncClient(transport=transport, base_url=HERE, headers=headers) as client:
+            return await client.request(method, path, data=dict(fields) if fields else None)
+
+    def review(self, user: str = "one", run_id: str = "filed") -> Review:
+        found = [one for one in self.reviews.reviews_of(RunId(run_id)) if one.reviewer == f"user:{user}"]
+        assert len(found) == 1
+        return found[0]
+
+    def score_all(self, user: str, support: Support = Support.SUPPORTED, run_id: str = "filed") -> None:
+        """Score everything that is open, as the pages would."""
+        run, review = self.store.get(RunId(run_id)), self.review(user, run_id)
+        assert run is not None
+        for item in items_of(run.summary, review.seeded):
+            if item.is_seeded:
+                self.reviews.keep_seeded(review.run_id, review.reviewer, support, self.now)
+            else:
+                score = Score(review.run_id, item.ordinal, review.reviewer, self.now, support)
+                self.reviews.keep_score(score)
+
+
+def seeded(sampling: Sampling = EVERY) -> Sampling:
+    """The same with an error planted into every review."""
+    return replace(sampling, seeded_share=1)
