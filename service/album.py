@@ -98,6 +98,10 @@ class Album:
         """Return every picture that is kept of a patient, in the order they came in. Raises StoreError."""
         return self.indexes.read(whose, self.encoder.model).entries
 
+    def close(self) -> None:
+        """End the encoder's process."""
+        self.encoder.close()
+
     def _look(
         self,
         pngs: Mapping[Spot, bytes],

@@ -22,6 +22,7 @@ from service.commands import (
     attest,
     audit,
     evaluate,
+    images,
     keys,
     quality,
     recall,
@@ -335,6 +336,7 @@ for command in (
     keys,
     evaluate,
     quality,
+    images,
 ):
     command.register(app)
 

@@ -20,10 +20,19 @@ from service.identity.launch import Site
 from service.rehearsal import check_write, dropped_by
 from service.settings import Settings
 from service.store.hook_calls import SqlHookCalls
-from service.wiring import build_engine, fhir_client, manner_of, model_folder, open_store, open_vault
+from service.wiring import (
+    build_engine,
+    fhir_client,
+    manner_of,
+    model_folder,
+    open_store,
+    open_vault,
+    schedules,
+)
 from service.wiring.cds import callers_of
 from service.wiring.installation import database_of
 from service.wiring.launches import ehrs_of, site_of
+from service.wiring.quality import gate_standings
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ async def examine(settings: Settings) -> list[Finding]:
         model,
         _tokenizer(settings),
         await _second_pass(settings, model),
+        await _gate(settings),
     ]
 
 
@@ -281,6 +291,23 @@ async def _probe_score(settings: Settings) -> Score | None:
     finally:
         if vault is not None:
             vault.close()
+
+
+async def _gate(settings: Settings) -> Finding:
+    """Say whether schedules ask for a passed evaluation, and of which kind there is none."""
+    name = "release gate"
+    if settings.gate == "off":
+        return Finding(name, "ok", "off: schedules use any model and prompt")
+    try:
+        known = [one.kind for one in schedules(settings).values()] or [settings.sweep_kind]
+        standings = await gate_standings(settings, known)
+    except EpicrisisError as error:
+        return Finding(name, "failed", error.message, error.advice)
+    told = [f"{one.identity.prompt}: {'released' if one.is_released else one.why}" for one in standings]
+    if all(one.is_released for one in standings):
+        return Finding(name, "ok", f"on; {', '.join(told)}")
+    advice = "Run: epicrisis evaluate --cohort FILE --kind KIND"
+    return Finding(name, "missing", f"on; {', '.join(told)}", advice)
 
 
 def _finding(name: str, look: Callable[[], str]) -> Finding:

@@ -6,6 +6,7 @@
     ├── BudgetTooSmall       3   not even the index of the required facts fits (`service.context`)
     ├── RecordError          6   this patient cannot be summarised (merged, inactive, not the one asked for)
     ├── EngineError          8   the model's server does not start, answer or obey
+    │   └── NoEncoder        8   there is no image encoder, or it failed (`service.imaging.encoder`)
     ├── StoreError           9   the disk is full, the key is missing, the database is damaged
     │   └── ShreddedError    9   what was stored about this patient was destroyed for good
     ├── FilingError         11   the server refused the document, or would drop its label

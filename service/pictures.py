@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from connectors.dicomweb.client import Fetched, StudyFound
 from connectors.dicomweb.links import StudyLink, links_of, missing_endpoints
 from connectors.errors import ConnectorError
-from service.imaging.burned import is_burned_in
 from service.imaging.choice import Chosen, Sight, choose, prompts_of, shortlist
 from service.imaging.header import header_of
 from service.imaging.index import Entry
 from service.imaging.kinds import Kind as Instance
 from service.imaging.kinds import kind_of
 from service.imaging.offer import Problem, Study, name_of, series_of
-from service.imaging.picture import ENCODER_SIDE, MODEL_SIDE, Header, Picture, Spot
+from service.imaging.picture import ENCODER_SIDE, MODEL_SIDE, Header, Picture, Rendered, Spot, Unreadable
+from service.imaging.reader import PictureReader
+from service.imaging.whose import whose
 from service.ports.images import Looked, Unseen, Wanted
 from service.record.dates import parse_when, show_day
 from service.record.facts import Fact, Kind
@@ -33,42 +33,40 @@ MOST_STUDIES = 12
 LOOK_S = 90.0
 """How long looking may take in all; what is not there by then is not seen."""
 TOO_LATE = "the image archive did not answer in time"
-NO_ONE_SAYS_WHOSE = "a picture says no record number or no birth date, so nobody can say whose it is"
-ANOTHER = "record number or birth date of a picture are not the patient's: none of the study is used"
-UNKNOWN_ISSUER = "who gave out a picture's record number is not known here: none of the study is used"
+NO_HEADER = "the file does not say whose it is"
 NO_PICTURES = "the archive holds no pictures of it, only other objects"
-ANOTHER_STUDY = "the archive sent another picture than was asked for"
 NOT_ASKED = "not asked for: newer studies come first"
+NOT_SENT = "the archive did not send it"
 
 
 class Archive(Protocol):
     """One PACS."""
 
-    async def study(self, study: str, *, series: Sequence[str] = ()) -> StudyFound: ...
-    async def instances(self, study: str, series: str, wanted: Sequence[str]) -> Fetched: ...
+    async def study(self, study: str, *, series: Sequence[str] = ()) -> StudyFound:
+        """Return what a study holds. Raises ConnectorError."""
+        ...
+
+    async def instances(self, study: str, series: str, wanted: Sequence[str]) -> Fetched:
+        """Return those of these instances that could be had, and why others could not."""
+        ...
 
 
 class Archives(Protocol):
-    """The archives of a site. `at` raises ConnectorError beyond the allowed origins."""
+    """The archives of a site."""
 
-    pacs_url: str
-    allowed_origins: tuple[str, ...]
+    @property
+    def pacs_url(self) -> str:
+        """Of the configured one; empty where there is none."""
+        ...
 
-    def at(self, base_url: str) -> Archive: ...
+    @property
+    def allowed_origins(self) -> Sequence[str]:
+        """Of the others that a record may name."""
+        ...
 
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame as a reader renders it."""
-
-    png: bytes = field(repr=False)
-    window: str
-
-
-class Pixels(Protocol):
-    """Bytes of an instance → one frame as PNG. What cannot be read is a sentence instead. May block."""
-
-    def read(self, data: bytes, spot: Spot, side: int) -> Frame | str: ...
+    def at(self, base_url: str, /) -> Archive:
+        """Return the archive at a base URL. Raises ConnectorError."""
+        ...
 
 
 class Eyes(Protocol):
@@ -81,32 +79,30 @@ class Eyes(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """One study whose headers are the patient's, with the archive that holds it."""
+class _Listed(NamedTuple):
+    """One study whose headers are the patient's, and the way to it."""
 
     link: StudyLink
     study: Study
-    headers: Mapping[tuple[str, str], Header]
-    """(series, instance) → header."""
 
 
 class _Own(NamedTuple):
     """One frame of the patient, with the header of its own file."""
 
     header: Header
-    frame: Frame
+    frame: Rendered
 
 
 @dataclass
 class Pictures:
-    """The PictureSource of a site. `authorities` turn a DICOM issuer into the system of FHIR identifiers."""
+    """The PictureSource of a site. `issuers` say which system of identifiers a DICOM issuer stands for."""
 
     archives: Archives
-    pixels: Pixels
+    reader: PictureReader
     eyes: Eyes | None = None
-    authorities: Mapping[str, str] = field(default_factory=dict)
+    issuers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = LOOK_S
+    refuses_burned_in: bool = False
 
     async def look(self, wanted: Wanted) -> Looked:
         """Return what is to be shown, and what could not be seen."""
@@ -124,32 +120,30 @@ class _Look:
     def __init__(self, site: Pictures, wanted: Wanted) -> None:
         self._site, self._wanted = site, wanted
         self._facts = {f.source.reference: f for f in wanted.record.facts if f.kind is Kind.IMAGING}
+        self._files = _Files(site)
+        self._patient: Mapping[str, Any] = {}
         self._unseen: list[Unseen] = []
         self._open: dict[str, StudyLink] = {}
         """Links of studies of which nothing was seen or said yet."""
 
     async def all(self) -> Looked:
-        resources = list(self._wanted.resources)
+        """Look for everything, in order."""
+        resources = [dict(one) for one in self._wanted.resources]
         resources += await self._endpoints(resources)
-        found = links_of(resources, self._site.archives.pacs_url, self._site.archives.allowed_origins)
+        self._patient = next((one for one in resources if _is_patient(one, self._wanted)), {})
+        archives = self._site.archives
+        found = links_of(resources, archives.pacs_url, archives.allowed_origins)
         links = [link for link in found if link.source in self._facts]
         self._open = {_key(link): link for link in links}
-        patient = next((one for one in resources if _is_patient(one, self._wanted)), {})
-        listed = await self._listed(links, _Whose(patient, self._site.authorities))
+        listed = await self._listed(links)
         problem = Problem(self._wanted.words)
-        files = _Files(self._site)
-        sight = await self._sight(listed, problem, files, _Whose(patient, self._site.authorities))
+        sight = await self._sight(listed, problem)
         choice = choose([one.study for one in listed], problem, self._wanted.most, sight)
-        pictures = [
-            picture
-            for chosen in choice.chosen
-            if (
-                picture := await self._picture(chosen, listed, files, _Whose(patient, self._site.authorities))
-            )
-        ]
+        shown = [await self._picture(chosen, listed) for chosen in choice.chosen]
         self._open.clear()
         left = [self._unseen_of(one.source, one.why, one.count) for one in choice.left_out]
-        return Looked(tuple(pictures), (*self._unseen, *left), choice.how)
+        pictures = tuple(picture for picture in shown if picture is not None)
+        return Looked(pictures, (*self._unseen, *left), choice.how)
 
     def late(self) -> tuple[Unseen, ...]:
         """Return what is to be said once time is over."""
@@ -165,63 +159,60 @@ class _Look:
                 continue  # the configured archive is asked instead, or it is said that there is none
         return found
 
-    async def _listed(self, links: Sequence[StudyLink], whose: _Whose) -> list[_Listed]:
+    async def _listed(self, links: Sequence[StudyLink]) -> list[_Listed]:
         for link in (link for link in links if not link.base_url):
             self._miss(link, _as_reason(link.reason))
         ways = sorted((link for link in links if link.base_url), key=self._age)
         for link in ways[MOST_STUDIES:]:
             self._miss(link, NOT_ASKED)
-        found = await asyncio.gather(*(self._one(link, whose) for link in ways[:MOST_STUDIES]))
+        found = await asyncio.gather(*(self._one(link) for link in ways[:MOST_STUDIES]))
         return [one for one in found if one is not None]
 
     def _age(self, link: StudyLink) -> tuple[float, str]:
         when = self._facts[link.source].when
         return (-when.earliest.timestamp() if when is not None else 0.0, link.source)
 
-    async def _one(self, link: StudyLink, whose: _Whose) -> _Listed | None:
+    async def _one(self, link: StudyLink) -> _Listed | None:
+        """Return a study whose every header is this patient's; else say why nothing of it is used."""
         try:
             answer = await self._site.archives.at(link.base_url).study(link.study, series=link.series)
         except ConnectorError as failure:
             self._miss(link, _as_reason(failure.message))
             return None
-        headers = [header_of(item) for item in answer.instances]
         for gap in answer.gaps:
             self._unseen.append(self._unseen_of(link.source, _as_reason(gap.detail) or gap.reason.value))
-        wrong = whose.fault(headers)
+        headers = await asyncio.to_thread(lambda: [header_of(item) for item in answer.instances])
+        wrong = sorted({fault for header in headers if (fault := self._fault(header))})
         if wrong:
-            self._miss(link, wrong)
+            self._miss(link, f"{_as_reason(wrong[0])}, nor is anything else of its study", len(headers))
             return None
         shown = [one for one in headers if kind_of(one.sop_class, one.modality) is Instance.PICTURE]
-        others = len(headers) - len(shown)
         if not shown:
-            self._miss(link, NO_PICTURES, max(1, others))
+            self._miss(link, NO_PICTURES, max(1, len(headers)))
             return None
-        return _Listed(link, self._study(link, shown), {(h.spot.series, h.spot.instance): h for h in shown})
+        return _Listed(link, self._study(link, shown))
 
     def _study(self, link: StudyLink, headers: Sequence[Header]) -> Study:
         fact = self._facts[link.source]
         told = dict(fact.details)
-        taken = max((one.taken for one in headers), default="")
         return Study(
-            link.study, link.source, series_of(headers), taken=taken,
+            link.study, link.source, series_of(headers), taken=max(one.taken for one in headers),
             description=fact.name, reason=told.get("reason", ""), body_site=told.get("body site", ""),
         )  # fmt: skip
 
-    async def _sight(
-        self, listed: Sequence[_Listed], problem: Problem, files: _Files, whose: _Whose
-    ) -> Sight | None:
+    async def _sight(self, listed: Sequence[_Listed], problem: Problem) -> Sight | None:
         """Have the encoder look at what may be shown; None where there is none, or it fails."""
         eyes, studies = self._site.eyes, [one.study for one in listed]
         if eyes is None or not studies:
             return None
-        ways = {one.study.uid: one for one in listed}
+        ways = {one.study.uid: one.link for one in listed}
         pngs: dict[Spot, bytes] = {}
         about: dict[Spot, Entry] = {}
         for spot in shortlist(studies, problem, self._wanted.most):
-            found = await self._own(ways[spot.study].link, spot, files, whose, ENCODER_SIDE)
+            found = await self._own(ways[spot.study], spot, ENCODER_SIDE)
             if not isinstance(found, str):
                 pngs[spot] = found.frame.png
-                about[spot] = self._entry(ways[spot.study].link, spot, found.header)
+                about[spot] = self._entry(ways[spot.study], spot, found.header)
         prompts = list(dict.fromkeys(text for study in studies for text in prompts_of(study, problem)))
         patient = self._wanted.record.identity.reference
         return await asyncio.to_thread(eyes.see, pngs, prompts, patient, about) if pngs else None
@@ -232,30 +223,25 @@ class _Look:
             modality=header.modality, taken=_day(header.taken), what=_what(header, self._facts[link.source]),
         )  # fmt: skip
 
-    async def _picture(
-        self, chosen: Chosen, listed: Sequence[_Listed], files: _Files, whose: _Whose
-    ) -> Picture | None:
-        spot = chosen.spot
-        one = next(one for one in listed if one.link.source == chosen.source and one.study.uid == spot.study)
-        found = await self._own(one.link, spot, files, whose, MODEL_SIDE)
+    async def _picture(self, chosen: Chosen, listed: Sequence[_Listed]) -> Picture | None:
+        ways = (one.link for one in listed if one.study.uid == chosen.spot.study)
+        found = await self._own(next(ways), chosen.spot, MODEL_SIDE)
         if isinstance(found, str):
             self._unseen.append(self._unseen_of(chosen.source, found))
             return None
-        return _as_picture(chosen, found.header, found.frame, self._facts[chosen.source])
+        return _as_picture(chosen, found, self._facts[chosen.source])
 
-    async def _own(self, link: StudyLink, spot: Spot, files: _Files, whose: _Whose, side: int) -> _Own | str:
-        """Return a frame whose own file says that it is this patient's and the one asked for, or why not."""
-        own = await files.header(link, spot)
-        if isinstance(own, str):
-            return own
-        same = (own.spot.study, own.spot.series, own.spot.instance) == (
-            spot.study,
-            spot.series,
-            spot.instance,
-        )
-        wrong = whose.fault([own]) if same else ANOTHER_STUDY
-        frame = wrong or await files.frame(link, spot, side)
-        return frame if isinstance(frame, str) else _Own(own, frame)
+    async def _own(self, link: StudyLink, spot: Spot, side: int) -> _Own | str:
+        """Return a frame whose own file says that it is this patient's, or why there is none."""
+        frame = await self._files.frame(link, spot, side)
+        if isinstance(frame, str):
+            return frame
+        if frame.header is None:
+            return NO_HEADER
+        return _as_reason(self._fault(frame.header)) or _Own(frame.header, frame)
+
+    def _fault(self, header: Header) -> str:
+        return whose(header, self._patient, self._site.issuers)
 
     def _miss(self, link: StudyLink, why: str, count: int = 1) -> None:
         self._open.pop(_key(link), None)
@@ -267,28 +253,25 @@ class _Look:
 
 
 class _Files:
-    """Instances of one look: each fetched once, kept no longer than it is needed."""
+    """Instances of one look: the frames of one are read one after the other, and no second file is held."""
 
     def __init__(self, site: Pictures) -> None:
         self._site = site
         self._last: tuple[Spot, bytes | str] | None = None
 
-    async def header(self, link: StudyLink, spot: Spot) -> Header | str:
-        data = await self._bytes(link, spot)
-        return data if isinstance(data, str) else await asyncio.to_thread(header_of, data)
-
-    async def frame(self, link: StudyLink, spot: Spot, side: int) -> Frame | str:
-        data = await self._bytes(link, spot)
-        if isinstance(data, str):
-            return data
-        return await asyncio.to_thread(self._site.pixels.read, data, spot, side)
-
-    async def _bytes(self, link: StudyLink, spot: Spot) -> bytes | str:
-        """Return an instance, or why it could not be had; the frames of one come one after the other."""
+    async def frame(self, link: StudyLink, spot: Spot, side: int) -> Rendered | str:
+        """Return one frame of an instance, or why there is none."""
         whole = replace(spot, frame=1)
         if self._last is None or self._last[0] != whole:
             self._last = whole, await self._fetch(link, spot)
-        return self._last[1]
+        data = self._last[1]
+        if isinstance(data, str):
+            return data
+        found = await asyncio.to_thread(
+            self._site.reader.read, data, whole, side=side, frames=(spot.frame,),
+            refuse_burned_in=self._site.refuses_burned_in,
+        )  # fmt: skip
+        return found.reason if isinstance(found, Unreadable) else found[0]
 
     async def _fetch(self, link: StudyLink, spot: Spot) -> bytes | str:
         try:
@@ -299,45 +282,11 @@ class _Files:
         if spot.instance in found.files:
             return found.files[spot.instance]
         failed = found.failures.get(spot.instance)
-        return _as_reason(failed.message) if failed is not None else "the archive did not send it"
+        return _as_reason(failed.message) if failed is not None else NOT_SENT
 
 
-@dataclass(frozen=True)
-class _Whose:
-    """The patient's record numbers and birth date, against which every header is held (SAFETY 3)."""
-
-    patient: Mapping[str, Any] = field(repr=False)
-    authorities: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    def fault(self, headers: Iterable[Header]) -> str:
-        """Return why these headers are not surely this patient's; empty where all are."""
-        faults = {fault for header in headers if (fault := self._fault(header))}
-        return next((one for one in (ANOTHER, UNKNOWN_ISSUER, NO_ONE_SAYS_WHOSE) if one in faults), "")
-
-    def _fault(self, header: Header) -> str:
-        born = str(self.patient.get("birthDate") or "").replace("-", "")
-        if not header.patient_id or len(header.birth_date) != 8 or len(born) != 8:
-            return NO_ONE_SAYS_WHOSE
-        same = [one for one in self._identifiers() if str(one.get("value", "")).strip() == header.patient_id]
-        if header.birth_date != born or not same:
-            return ANOTHER
-        if header.issuer and not any(self._gives_out(one, header.issuer) for one in same):
-            return UNKNOWN_ISSUER
-        return ""
-
-    def _identifiers(self) -> list[Mapping[str, Any]]:
-        found = self.patient.get("identifier")
-        return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
-
-    def _gives_out(self, identifier: Mapping[str, Any], issuer: str) -> bool:
-        assigner = identifier.get("assigner")
-        named = assigner.get("display") if isinstance(assigner, Mapping) else None
-        return issuer in (identifier.get("system"), named) or (
-            issuer in self.authorities and self.authorities[issuer] == identifier.get("system")
-        )
-
-
-def _as_picture(chosen: Chosen, header: Header, frame: Frame, fact: Fact) -> Picture:
+def _as_picture(chosen: Chosen, own: _Own, fact: Fact) -> Picture:
+    header, frame = own
     return Picture(
         spot=chosen.spot,
         source=chosen.source,
@@ -348,7 +297,7 @@ def _as_picture(chosen: Chosen, header: Header, frame: Frame, fact: Fact) -> Pic
         window=frame.window,
         png=frame.png,
         digest=hashlib.sha256(frame.png).hexdigest(),
-        burned_in=is_burned_in(header),
+        burned_in=frame.burned_in,
         why=chosen.why,
         score=chosen.score,
     )
@@ -381,11 +330,3 @@ def _is_patient(resource: Mapping[str, Any], wanted: Wanted) -> bool:
 
 def _key(link: StudyLink) -> str:
     return f"{link.source} {link.base_url} {' '.join(link.series)}"
-
-
-def reasons_of(unseen: Iterable[Unseen]) -> tuple[str, ...]:
-    """Return each reason once, in order of the alphabet: what of it decides what a run may say."""
-    counts: defaultdict[str, int] = defaultdict(int)
-    for one in unseen:
-        counts[f"{one.source}: {one.why}"] += one.count
-    return tuple(f"{what} ({count})" for what, count in sorted(counts.items()))

@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.context.chosen import Context, Label, LeftOut
-from service.context.pictures import labelled, picture_facts, picture_prompt, room_for_pictures, spot_of
+from service.context.pictures import (
+    UNSEEN,
+    labelled,
+    picture_facts,
+    picture_prompt,
+    room_for_pictures,
+    spot_of,
+)
 from service.context.templates import TemplateSet
 from service.engine.prompt import Completion, Engine, EngineInfo, Prompt
 from service.errors import EpicrisisError
@@ -20,8 +27,6 @@ from service.grounding.summary import Summary
 from service.ports.images import ImageUse, Looked, PictureSource, ReadOne, Unseen, Wanted
 from service.record.facts import Fact, Kind, PatientRecord, Status
 
-PICTURES = "picture"
-"""Kind of what is left out because it could not be seen."""
 SEES_NONE = "the model reads no pictures"
 NO_ROOM = "no picture fits the model's window beside the text"
 NO_ANSWER = "the model did not answer about them"
@@ -60,7 +65,7 @@ class Reader:
 
     async def read(self, looked: Looked, summary: Summary) -> Asked:
         """Return the summary with a section of its own for what is read from these pictures."""
-        facts = picture_facts(looked.pictures, self.record.facts)
+        facts = picture_facts(looked.pictures, self.record.facts, looked.how)
         if not facts:
             return Asked(self._with(summary, {}, "", looked.unseen))
         pngs = {picture.digest: picture.png for picture in looked.pictures}
@@ -112,10 +117,8 @@ async def look_for(
 
 
 def problem_words(record: PatientRecord) -> tuple[str, ...]:
-    """Return what is being written about, as far as pictures can be chosen by it: the newest active problems."""
-    active = [
-        fact for fact in record.facts if fact.kind is Kind.PROBLEM and fact.status is Status.ACTIVE
-    ]
+    """Return by what pictures are chosen, as far as the record says it: the newest active problems."""
+    active = [fact for fact in record.facts if fact.kind is Kind.PROBLEM and fact.status is Status.ACTIVE]
     return tuple(dict.fromkeys(fact.name for fact in reversed(active)))[:_MOST_WORDS]
 
 
@@ -131,6 +134,5 @@ def unanswered(facts: Iterable[Fact]) -> list[Unseen]:
 
 def left_out_of(unseen: Unseen) -> LeftOut:
     """Return what could not be seen as a line of the summary's account."""
-    return LeftOut(
-        PICTURES, f"Pictures of {unseen.what}", unseen.count, unseen.day, unseen.day, f"not seen: {unseen.why}"
-    )
+    why = f"not seen: {unseen.why}"
+    return LeftOut(UNSEEN, f"Pictures of {unseen.what}", unseen.count, unseen.day, unseen.day, why)

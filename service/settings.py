@@ -123,6 +123,15 @@ class Settings(BaseSettings):
     """Whether the engine is asked about what rules cannot settle, where it passes a probe."""
     prompts: Path | None = None
     """Folder with the site's own template sets, one folder each."""
+    images: Literal["off", "show", "file"] = "off"
+    """What becomes of what the model reads from linked pictures: nothing is looked at, it is shown apart in
+    sidebar and console, or it is also filed, marked as not checked."""
+    images_most: int = Field(default=8, ge=1, le=85)
+    """Most pictures that one summary's model is shown."""
+    images_timeout_s: float = Field(default=60.0, gt=0, le=600)
+    """How long one summary waits for pictures in all, in seconds; what is not there then is not seen."""
+    images_burned_in: Literal["use", "refuse"] = "use"
+    """Whether pictures are used into whose pixels text may be burned."""
     medsiglip: Path | None = None
     """Folder with the image encoder google/medsiglip-448; empty: pictures are chosen by rules alone."""
     medsiglip_device: str = Field(default="", pattern=r"(cpu|cuda(:\d{1,2})?)?")

@@ -17,6 +17,7 @@ from connectors.fhir.compartment import COMPARTMENT
 from connectors.fhir.pull import GapReason
 from connectors.fhir.sight import Reach, Seen, ids_by_type
 from service.context.chosen import LeftOut
+from service.context.pictures import UNSEEN
 from service.context.templates import open_library
 from service.grounding.since import KEY as SINCE
 from service.grounding.summary import Claim, Summary, SummarySection
@@ -309,6 +310,8 @@ def _can_be_asked(summary: Summary) -> frozenset[str]:
 def _types_counted(left_out: LeftOut) -> frozenset[str]:
     if left_out.kind.startswith("ai_"):  # counts of what an AI wrote into documents and notes
         return TYPES_OF_KIND[Kind.NOTE]
+    if left_out.kind == UNSEEN:
+        return TYPES_OF_KIND[Kind.IMAGING]
     try:
         return TYPES_OF_KIND[Kind(left_out.kind)]
     except ValueError:

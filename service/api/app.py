@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path as FilePath
 from typing import Annotated, Final, Protocol
 
-from fastapi import FastAPI, HTTPException, Path, Query, Request
+from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -65,6 +65,10 @@ class Room(Protocol):
         ...
 
 
+VIEWER = "/runs/{run_id}/viewer/{n}"
+"""Where a source's images are looked at (`service.api.viewer`)."""
+
+
 class AuditFailedError(Exception):
     """The view could not be recorded, so it does not happen."""
 
@@ -85,6 +89,7 @@ def create_app(
     feedback: FeedbackStore | None = None,
     feedbacks: Feedbacks | None = None,
     closing: Sequence[Callable[[], Awaitable[None]]] = (),
+    guard: Callable[[Request], Awaitable[None]] | None = None,
 ) -> FastAPI:
     """Return the application. It answers under `allowed_hosts` alone; serve it with `access_log=False`.
 
@@ -95,7 +100,8 @@ def create_app(
     `rooms` are what this installation has besides, each with routes of its own.
     `launched` says who came by a launch from an EHR; without it nobody does.
     `feedback` says which statements are disputed; without it none is. `feedbacks` takes what is said of them.
-    `closing` is called when the application ends, the last one first.
+    `closing` is called when the application ends, the last one first. `guard` is asked before every route, and
+    raises where what the route names is withheld from who asks.
     """
 
     @asynccontextmanager
@@ -107,7 +113,7 @@ def create_app(
 
     app = FastAPI(
         title="Epicrisis", version=version, docs_url=None, redoc_url=None, openapi_url=None,
-        lifespan=lifespan,
+        lifespan=lifespan, dependencies=[Depends(guard)] if guard is not None else [],
     )  # fmt: skip
     pages = Pages(
         store, audit, clock, version, has_ward=ward is not None, feedback=feedback, feedbacks=feedbacks
@@ -218,7 +224,12 @@ class Pages:
         """Show one summary beside its sources."""
         run = self.view(run_id, visitor_of(request))
         shown = build_page(run, self._clock(), marks_of(self._feedback, run))
-        return page("summary.html", page=shown, version=self._version, taps=self._taps(request, run))
+        attest_at = f"/review/attest/{run_id}" if may(request, "GET", "/review/attest/{run_id}") else ""
+        taps = self._taps(request, run)
+        return page(
+            "summary.html", page=shown, version=self._version, taps=taps, attest_at=attest_at,
+            viewer_at=_viewer_at(request, run_id),
+        )  # fmt: skip
 
     def _taps(self, request: Request, run: StoredRun) -> Taps | None:
         """Return what this visitor has said and may say of a run; None for who may not."""
@@ -233,7 +244,8 @@ class Pages:
         found = shown.source(n)
         if found is None:
             raise HTTPException(404)
-        return page("source.html", page=shown, source=found, version=self._version)
+        viewer_at = _viewer_at(request, run_id)
+        return page("source.html", page=shown, source=found, version=self._version, viewer_at=viewer_at)
 
     def summary_as_json(self, request: Request, run_id: str) -> Response:
         """Return one summary as JSON."""
@@ -265,6 +277,12 @@ class Pages:
         except Exception:
             raise AuditFailedError from None
         return run
+
+
+def _viewer_at(request: Request, run_id: str) -> str:
+    """Return where a run's images are looked at; empty where this visitor may not, or nobody can."""
+    has_viewer = any(getattr(route, "path", "") == VIEWER for route in request.app.router.routes)
+    return f"/runs/{run_id}" if has_viewer and may(request, "GET", VIEWER) else ""
 
 
 def _add_errors(app: FastAPI) -> None:

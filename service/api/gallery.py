@@ -1,4 +1,4 @@
-"""The images of one study as somebody may look at them: listed, checked to be the patient's, fetched, rendered.
+"""The images of one study as somebody may look at them: listed, held against the patient, fetched, rendered.
 
 Not a pixel is read before the header's record number, issuer and birth date are the patient's (SAFETY 3); one
 image of somebody else keeps the whole study closed. What is fetched stays in memory for minutes, bounded in
@@ -8,11 +8,12 @@ bytes; nothing is written down, and no UID leaves this module but for the site's
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from connectors.dicomweb.archives import Archives
 from connectors.dicomweb.client import Pacs, StudyFound
@@ -31,6 +32,7 @@ from service.imaging.reader import PictureReader
 from service.imaging.whose import whose
 
 Resource = Mapping[str, Any]
+Result = TypeVar("Result")
 SIDE: Final = 896
 THUMB_SIDE: Final = 192
 PAGES: Final = 60
@@ -135,38 +137,37 @@ class Gallery:
     async def look(self, client: FhirClient, resource: Resource, patient: Resource) -> Look:
         """Return what can be looked at of an ImagingStudy, a Media or a DocumentReference of a patient.
 
-        `client` reads as whoever looks; `resource` and `patient` were read by it just now. Raises NoPictureError.
+        `client` reads as whoever looks; it has just read `resource` and `patient`. Raises NoPictureError.
         """
         if _subject(resource) != f"Patient/{patient.get('id')}":
             raise NoPictureError(Why.ANOTHER)
-        try:
-            async with asyncio.timeout(self._limit_s):
-                if resource.get("resourceType") == "ImagingStudy":
-                    return await self._study(client, resource, patient)
-                return await self._photograph(client, resource)
-        except TimeoutError:
-            raise NoPictureError(Why.UNREACHABLE) from None
-        except ConnectorError as error:
-            raise _explained(error) from None
+        if resource.get("resourceType") == "ImagingStudy":
+            return await self._in_time(self._study(client, resource, patient))
+        return await self._in_time(self._photograph(client, resource))
 
     async def show(
         self, look: Look, place: int, preset: Preset, patient: Resource, side: int = SIDE
     ) -> Rendered:
         """Return one frame as a square PNG. Raises NoPictureError."""
         frame = look.at(place)
-        key = (look.source, *_key(frame), frame.number, preset.key, side, hash(look.photograph))
-        kept = self._shown.get(key)
-        if kept is not None:
-            return kept
+        digest = hashlib.sha256(look.photograph).digest()
+        key = (look.source, *_key(frame), frame.number, preset.key, side, digest)
+        shown = self._shown.get(key)
+        if shown is None:
+            shown = await self._in_time(self._render(look, frame, preset, side))
+            self._shown.put(key, shown, len(shown.png))
+        if frame.header is not None and (shown.header is None or whose(shown.header, patient, self._issuers)):
+            raise NoPictureError(Why.ANOTHER)
+        return shown
+
+    async def _in_time(self, work: Awaitable[Result]) -> Result:
         try:
             async with asyncio.timeout(self._limit_s):
-                shown = await self._render(look, frame, preset, patient, side)
+                return await work
         except TimeoutError:
             raise NoPictureError(Why.UNREACHABLE) from None
         except ConnectorError as error:
             raise _explained(error) from None
-        self._shown.put(key, shown, len(shown.png))
-        return shown
 
     async def _study(self, client: FhirClient, resource: Resource, patient: Resource) -> Look:
         archives = self._archives
@@ -210,9 +211,7 @@ class Gallery:
         frames = tuple(Frame(page.frame) for page in pages)
         return Look(links[0].source, frames, tuple(filter(None, [more])), photograph=data)
 
-    async def _render(
-        self, look: Look, frame: Frame, preset: Preset, patient: Resource, side: int
-    ) -> Rendered:
+    async def _render(self, look: Look, frame: Frame, preset: Preset, side: int) -> Rendered:
         if frame.header is None:
             return _one(await self._read(look.photograph, _WHOLE, frame.number, preset, side))
         spot = frame.header.spot
@@ -221,10 +220,7 @@ class Gallery:
         read = await self._read(data, spot, frame.number, preset, side)
         if isinstance(read, Unreadable):
             return await self._as_archive_shows(pacs, frame, side, read)
-        shown = _one(read)
-        if shown.header is None or whose(shown.header, patient, self._issuers):
-            raise NoPictureError(Why.ANOTHER)
-        return shown
+        return _one(read)
 
     async def _as_archive_shows(self, pacs: Pacs, frame: Frame, side: int, why: Unreadable) -> Rendered:
         """Return the archive's own rendering of what could not be read here."""

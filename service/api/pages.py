@@ -6,11 +6,13 @@ A claim is shown only with every source that it cites; what is withheld is count
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from service.api import words
+from service.context.chosen import LeftOut
+from service.context.pictures import UNSEEN
 from service.grounding.summary import Claim, Origin, Summary, SummarySection, Verdict
 from service.ports import RunId, RunRow, RunState, StoredRun
 from service.record.allergies import NONE_KNOWN
@@ -89,6 +91,8 @@ class ShownClaim:
     key: str = ""
     """By what feedback names it."""
     disputed: bool = False
+    unchecked: bool = False
+    """True for what was read from a picture: no rule can check it."""
     changed: bool = False
     """True where a source has another version in the chart now."""
 
@@ -107,6 +111,8 @@ class ShownSection:
     conflict: str
     tally: str
     key: str = ""
+    notice: str = ""
+    """What stands over statements that are not checked."""
 
     @property
     def all(self) -> tuple[ShownClaim, ...]:
@@ -154,6 +160,8 @@ class Notes:
     refused: int
     withheld: int
     left_out: tuple[str, ...]
+    unseen: tuple[str, ...] = ()
+    """Pictures that were not seen, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +226,7 @@ def build_page(
     return SummaryPage(
         run_id=run.run_id,
         banner=build_banner(summary.identity, now.date()),
-        notes=build_notes(run, now, published=len(anchors)),
+        notes=build_notes(run, now, published=len(anchors), unchecked=_unchecked(anchors)),
         sections=tuple(
             _show_section(
                 section, index, numbers, facts, [next(names) for _ in _showable(section, facts)], marks
@@ -234,9 +242,9 @@ def build_page(
 
 
 def is_showable(claim: Claim, facts: Mapping[FactId, Fact]) -> bool:
-    """Say whether a claim is supported and every source that it cites is stored beside it."""
+    """Say whether a claim is supported, or apart as unchecked, and every source of it is stored beside it."""
     return (
-        claim.verdict is Verdict.SUPPORTED
+        claim.verdict in (Verdict.SUPPORTED, Verdict.NOT_VERIFIABLE)
         and bool(claim.citations)
         and all(fact_id in facts for fact_id in claim.citations)
     )
@@ -261,7 +269,11 @@ def build_banner(identity: Identity, today: date) -> Banner:
     )
 
 
-def build_notes(run: StoredRun, now: datetime, published: int) -> Notes:
+def _unchecked(anchors: Sequence[tuple[Claim, str]]) -> int:
+    return sum(claim.verdict is Verdict.NOT_VERIFIABLE for claim, _ in anchors)
+
+
+def build_notes(run: StoredRun, now: datetime, published: int, unchecked: int = 0) -> Notes:
     """Build the account of what was read, what was not, and what is not shown."""
     summary = run.summary
     return Notes(
@@ -279,10 +291,11 @@ def build_notes(run: StoredRun, now: datetime, published: int) -> Notes:
         gaps=tuple(dict.fromkeys(words.show_gap(gap) for gap in summary.gaps)),
         incomplete=summary.incomplete,
         restricted=summary.restricted,
-        published=published,
+        published=published - unchecked,
         refused=len(summary.refused),
         withheld=len(summary.published) - published,
-        left_out=tuple(_show_left_out(summary)),
+        left_out=tuple(_show_left_out(one for one in summary.left_out if one.kind != UNSEEN)),
+        unseen=tuple(_show_left_out(one for one in summary.left_out if one.kind == UNSEEN)),
     )
 
 
@@ -362,6 +375,7 @@ def _show_section(
         conflict=section.conflict,
         tally=_tally(len(shown), len(shown[:fold]), section.hidden),
         key=section.key,
+        notice=section.reason if any(claim.unchecked for claim in shown) else "",
     )
 
 
@@ -437,6 +451,7 @@ def _show_claim(
         ),
         from_record=claim.origin is Origin.RECORD,
         corrected=claim.corrected,
+        unchecked=claim.verdict is Verdict.NOT_VERIFIABLE,
         key=marks.keys.get(claim, ""),
         disputed=claim in marks.disputed,
         changed=any(fact.id in marks.changed for fact in cited),
@@ -490,9 +505,9 @@ def _source_rows(fact: Fact) -> tuple[tuple[str, str], ...]:
     return tuple((label, text) for label, text in rows if text)
 
 
-def _show_left_out(summary: Summary) -> list[str]:
+def _show_left_out(items: Iterable[LeftOut]) -> list[str]:
     lines = []
-    for left_out in summary.left_out:
+    for left_out in items:
         days = [day for day in dict.fromkeys((left_out.earliest, left_out.latest)) if day]
         period = f", {' to '.join(days)}" if days else ""
         reason = f" ({left_out.reason})" if left_out.reason else ""

@@ -1,4 +1,4 @@
-"""Pictures in a prompt: each after its caption, under a label of its own; and the grammar of what is read of them.
+"""Pictures in a prompt, each after its caption under a label of its own; and the grammar of what is read.
 
 They are asked about in a request of their own, after the evidence that all requests on a patient share: the
 prompts of the text stay as they are. A caption is made of a DICOM header, so it is data from strangers too.
@@ -21,6 +21,8 @@ from service.record.facts import Fact, FactId, Kind, ResourceVersion, Status, Wh
 
 SECTION = "images"
 """Key of the section that holds what the model read from pictures."""
+UNSEEN = "picture"
+"""Kind of what is left out because it could not be seen."""
 TASK = "images.j2"
 DIGEST = "pixels sha256"
 """Which detail of a picture's fact is the digest of what the model was shown."""
@@ -44,11 +46,14 @@ class Sees(StrEnum):
     NOT = "does not show"
 
 
-def picture_facts(pictures: Iterable[Picture], facts: Iterable[Fact]) -> dict[Label, Fact]:
-    """Return each picture as a citable fact, by label. One whose resource is not among the facts is left out."""
+def picture_facts(pictures: Iterable[Picture], facts: Iterable[Fact], how: str = "") -> dict[Label, Fact]:
+    """Return each picture as a citable fact, by label; without one whose resource is not among the facts.
+
+    `how` says by what they were chosen.
+    """
     versions = {fact.source.reference: fact.source for fact in facts if fact.kind is Kind.IMAGING}
     known = [picture for picture in pictures if picture.source in versions]
-    return labelled(_fact(picture, versions[picture.source]) for picture in known)
+    return labelled(_fact(picture, versions[picture.source], how) for picture in known)
 
 
 def labelled(pictures: Iterable[Fact]) -> dict[Label, Fact]:
@@ -56,7 +61,7 @@ def labelled(pictures: Iterable[Fact]) -> dict[Label, Fact]:
     return {Label(f"{LETTER}{number}"): fact for number, fact in enumerate(pictures, 1)}
 
 
-def _fact(picture: Picture, source: ResourceVersion) -> Fact:
+def _fact(picture: Picture, source: ResourceVersion, how: str) -> Fact:
     spot = picture.spot
     name = " ".join(picture.what.split())[:_LONGEST_CAPTION] or picture.modality or "picture"
     shown = f"shown as {picture.window}" if picture.window else ""
@@ -65,7 +70,7 @@ def _fact(picture: Picture, source: ResourceVersion) -> Fact:
     details = (
         ("study uid", spot.study), ("series uid", spot.series), ("instance uid", spot.instance),
         ("frame", str(spot.frame)), ("window", picture.window), (DIGEST, picture.digest),
-        ("chosen because", picture.why), ("score", score), ("note", burned),
+        ("chosen because", picture.why), ("score", score), ("chosen by", how), ("note", burned),
     )  # fmt: skip
     taken = f"picture of {picture.taken}" if picture.taken else "picture without a date"
     return Fact(
@@ -122,12 +127,11 @@ def picture_prompt(
 
 def reading_schema(labels: Sequence[Label]) -> dict[str, Any]:
     """Return the grammar of an answer about pictures: labels, how sure, and what is seen."""
+    label = {"type": "string", "enum": list(labels)}
     reading = {
         "type": "object",
         "properties": {
-            "cites": {
-                "type": "array", "minItems": 1, "maxItems": 4, "items": {"type": "string", "enum": list(labels)},
-            },
+            "cites": {"type": "array", "minItems": 1, "maxItems": 4, "items": label},
             "sees": {"type": "string", "enum": [word.value for word in Sees]},
             "text": {"type": "string", "minLength": 1, "maxLength": _LONGEST_READING},
         },

@@ -306,7 +306,8 @@ def read_body(content: bytes) -> Body | None:
     turns = body.get("messages") if isinstance(body, dict) else None
     if not isinstance(turns, list) or not turns:
         return None
-    return body if all(isinstance(turn, dict) and _is_content(turn.get("content")) for turn in turns) else None
+    whole = all(isinstance(turn, dict) and _is_content(turn.get("content")) for turn in turns)
+    return body if whole else None
 
 
 def _is_content(content: Any) -> bool:

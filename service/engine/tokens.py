@@ -24,7 +24,7 @@ class FolderTokenizer:
         self._profile = profile
 
     def count(self, messages: tuple[Message, ...]) -> int:
-        """Count the tokens of a rendered chat, the opening of the answer included; a picture's are a constant."""
+        """Count the tokens of a rendered chat, the opening of the answer included."""
         chat = text_messages(messages, fold_system=self._profile.system_in_user_turn)
         ids = self._tokenizer.apply_chat_template(
             chat, add_generation_prompt=True, tokenize=True, return_dict=False

@@ -1,7 +1,7 @@
-"""Where what the model read from a picture and what a report says do not agree: shown to a human, never resolved.
+"""Where a reading of a picture and a report do not agree: shown to a human, never resolved.
 
-Deterministic and narrow: the same finding by its name, on another side or denied by one of the two. What one of
-them does not speak of is no disagreement.
+Deterministic and narrow: the same finding by its name, on another side or denied by one of the two. What one
+of them does not speak of is no disagreement.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def disagreement(text: str, pictures: Sequence[Fact], reports: Iterable[Fact]) -
 
 
 def reports_among(facts: Iterable[Fact]) -> tuple[Fact, ...]:
-    """Return what the record says of pictures in words: reports, and notes that are called after a picture."""
+    """Return what the record says of pictures: reports, and notes that are called after a picture."""
     return tuple(
         fact
         for fact in facts

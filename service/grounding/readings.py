@@ -1,7 +1,7 @@
 """What the model read from pictures: judged for what it must not say, and never for whether it is so.
 
-No rule can look at a picture. A reading is therefore `not_verifiable` at best, stands in a section of its own,
-and every sentence begins as an observation (SAFETY 26). What would need another source is refused.
+No rule can look at a picture. A reading is therefore `not_verifiable` at best, stands in a section of its
+own, and every sentence begins as an observation (SAFETY 26). What would need another source is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 from unicodedata import normalize
 
 from service.context.chosen import Label, LeftOut
-from service.context.pictures import SECTION, Sees
+from service.context.pictures import SECTION, Sees, spot_of
 from service.grounding.disagree import Disagreement, disagreement, reports_among
 from service.grounding.parse import objects_of
 from service.grounding.summary import Claim, Origin, Summary, SummarySection, Verdict
@@ -31,17 +31,20 @@ MAX_CHARACTERS = 400
 
 _SEVERAL = {Sees.SHOWS: "show", Sees.MAY_SHOW: "may show", Sees.NOT: "do not show"}
 _REPORT = frozenset(
-    "report reported radiologist impression dictated chart record recorded documented diagnosed history known".split()
+    "report reported radiologist impression dictated chart record recorded documented diagnosed history "
+    "known".split()
 )
 _COMPARES = frozenset(
-    "unchanged increased decreased improved worsened worse progressed stable interval previous previously prior "
-    "compared comparison larger smaller new newly resolved since".split()
+    "unchanged increased decreased improved worsened worse progressed stable interval previous previously "
+    "prior compared comparison larger smaller new newly resolved since".split()
 )
-_ADVICE = frozenset("recommend recommended advise advised should consider suggest follow-up treat therapy".split())
+_ADVICE = frozenset(
+    "recommend recommended advise advised should consider suggest follow-up treat therapy".split()
+)
 _PRODUCT = frozenset(
     "tablet capsule oral solution injection injectable release extended hour suspension cream ointment spray "
-    "patch pack powder medical device product drug topical prefilled syringe inhaler actuation sodium chloride "
-    "day dose unit acid water".split()
+    "patch pack powder medical device product drug topical prefilled syringe inhaler actuation sodium "
+    "chloride day dose unit acid water".split()
 )
 _PLAIN = re.compile("[ -~–—“”„’…°µ≤≥×]")
 
@@ -154,7 +157,9 @@ def _drugs_of(record: PatientRecord) -> frozenset[str]:
 
 @cache
 def _known_drugs() -> frozenset[str]:
-    return frozenset(word for forms in lexicon().drugs for form in forms for word in words_of(form)) - _PRODUCT
+    return (
+        frozenset(word for forms in lexicon().drugs for form in forms for word in words_of(form)) - _PRODUCT
+    )
 
 
 def with_readings(
@@ -170,7 +175,7 @@ def with_readings(
     apart = [(claim, read.against[n]) for n, claim in kept if n in read.against]
     sections = [*_disagreements(apart)]
     if plain:
-        sections.append(SummarySection(SECTION, TITLE, plain))
+        sections.append(SummarySection(SECTION, TITLE, plain, reason=NOT_CHECKED))
     known = {fact.id for fact in summary.facts}
     reports = {found.report.id for _, found in apart} - known
     return replace(
@@ -186,29 +191,30 @@ def with_readings(
 
 
 def _disagreements(apart: Sequence[tuple[Claim, Disagreement]]) -> Iterator[SummarySection]:
-    """Yield the section of what a person has to look at: each reading, and beside it the report's own line."""
+    """Yield the section of what a person has to look at: each reading, and the report's own line."""
     if not apart:
         return
     claims: list[Claim] = []
     for claim, found in apart:
         claims.append(replace(claim, section=DISAGREEMENTS))
-        told = Claim(
-            DISAGREEMENTS, found.report.text, (found.report.id,), Origin.RECORD, Verdict.SUPPORTED
-        )
-        claims += [told] if told not in claims else []
+        report = found.report
+        own = Claim(DISAGREEMENTS, report.text, (report.id,), Origin.RECORD, Verdict.SUPPORTED)
+        claims += [own] if own not in claims else []
     differ = dict.fromkeys(
         f"{found.finding}: the report tells {'another side' if found.what == 'side' else 'it otherwise'}"
         for _, found in apart
     )
     conflict = f"{'; '.join(differ)}. Look at the picture yourself; nothing here decides which is right."
-    yield SummarySection(DISAGREEMENTS, DISAGREEMENTS_TITLE, tuple(claims), conflict=conflict)
+    told = tuple(claims)
+    yield SummarySection(DISAGREEMENTS, DISAGREEMENTS_TITLE, told, reason=NOT_CHECKED, conflict=conflict)
 
 
 def without_readings(summary: Summary) -> Summary:
-    """Return the summary without anything that was read from pictures, as a site that files none of it does."""
+    """Return the summary without anything that was read from pictures."""
     sections = tuple(one for one in summary.sections if one.key not in (SECTION, DISAGREEMENTS))
     return replace(
         summary,
         sections=sections,
         refused=tuple(claim for claim in summary.refused if claim.section != SECTION),
+        facts=tuple(fact for fact in summary.facts if spot_of(fact) is None),
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import exp
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ _MOST_OF_A_STUDY = 6
 _AT_A_TIME = {"volume": 8, "other": 2}
 """How many pictures a study takes when its turn comes: one slice of a volume shows little."""
 _AT_A_TIME_OF_A_SERIES = 4
-_RELEVANCE = 0.7
+_RELEVANCE = 0.5
 """Weight of the score in maximal marginal relevance (Carbonell, Goldstein 1998); the rest is unlikeness."""
 _MOST_PROMPTS = 8
 _MOST_CHARACTERS = 160
@@ -268,20 +268,29 @@ def _deal(capacities: Sequence[int], turns: Sequence[int], most: int) -> list[in
 
 
 def _marginal(vectors: Sequence[Vector], likeness: Sequence[float], most: int) -> list[int]:
-    """Choose by maximal marginal relevance; of equals the first. Scores are spread over 0 to 1 before."""
+    """Choose by maximal marginal relevance; of equals the first.
+
+    Scores, and likeness among the pictures, are each spread over 0 to 1: pictures of one study all look much
+    alike to an encoder, and none much like a sentence.
+    """
     if not vectors or most < 1:
         return []
     matrix = np.stack(vectors)
-    spread = np.asarray(likeness, np.float64)
-    relevance = (spread - spread.min()) / (np.ptp(spread) or 1.0)
+    relevance, alike = _spread(np.asarray(likeness)), _spread(matrix @ matrix.T)
     nearest = np.zeros(len(vectors))
     picked: list[int] = []
     while len(picked) < min(most, len(vectors)):
         worth = _RELEVANCE * relevance - (1 - _RELEVANCE) * nearest
         worth[picked] = -np.inf
         picked.append(int(np.argmax(worth)))
-        nearest = np.maximum(nearest, matrix @ matrix[picked[-1]])
+        nearest = np.maximum(nearest, alike[picked[-1]])
     return picked
+
+
+def _spread(values: NDArray[Any]) -> NDArray[np.float64]:
+    exact = np.asarray(values, np.float64)
+    spread: NDArray[np.float64] = (exact - exact.min()) / (np.ptp(exact) or 1.0)
+    return spread
 
 
 def _stretch(number: int, share: int, is_volume: bool) -> str:

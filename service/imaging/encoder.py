@@ -19,12 +19,13 @@ import numpy as np
 from service.apart.frames import TOO_LONG, Bounds, Said
 from service.apart.process import Ended, Process, TookTooLong
 from service.engine.weights import digest_of
-from service.errors import EpicrisisError
+from service.errors import EngineError
 from service.imaging.choice import Vector
 from service.imaging.siglip import ABOUT, HEAD, IMAGES, TEXTS
 
 NOT_STARTED = "its process does not start"
 BROKE = "its process broke, and broke again"
+_MODULE = "service.imaging.siglip"
 _WEIGHTS = "*.safetensors"
 _MOST_REPLY_BYTES = 8 * 1024 * 1024
 T = TypeVar("T", bytes, str)
@@ -45,11 +46,10 @@ class Limits(NamedTuple):
     """Of one picture; a PNG of 448 × 448 is seldom over 600 kB."""
 
 
-class NoEncoder(EpicrisisError):
+class NoEncoder(EngineError):
     """There is no image encoder, or it failed; the message says why and holds nothing of a picture."""
 
     code = "encoder"
-    exit_code = 24
 
 
 class Embedded(NamedTuple):
@@ -68,6 +68,10 @@ class Embedder(Protocol):
         """Digest of the weights: vectors of different weights are not compared."""
         ...
 
+    def close(self) -> None:
+        """End what runs."""
+        ...
+
     def embed_images(self, pngs: Sequence[bytes]) -> Embedded:
         """Return one vector a picture."""
         ...
@@ -84,10 +88,13 @@ class Encoder:
     breaks it again, or takes too long, fails.
     """
 
-    def __init__(self, folder: Path, device: str = "", limits: Limits | None = None) -> None:
+    def __init__(
+        self, folder: Path, device: str = "", limits: Limits | None = None, module: str = _MODULE
+    ) -> None:
         """Raises NoEncoder where the folder holds no model."""
         check_folder(folder)
         self._folder, self._device, self._limits = folder.resolve(), device, limits or Limits()
+        self._module = module
         self._process: Process | None = None
         self._batch = 1
         self._gave_up = ""
@@ -167,7 +174,7 @@ class Encoder:
             bounds = Bounds(limits.seconds, 0, _MOST_REPLY_BYTES, limits.seconds_to_start)
             arguments = [str(os.getpid()), str(limits.seconds), str(self._folder), self._device]
             try:
-                self._process = Process("service.imaging.siglip", arguments, bounds)
+                self._process = Process(self._module, arguments, bounds)
                 self._process.wait_until_ready()
                 _, about = self._process.ask_bytes(msgspec.msgpack.encode([]), ABOUT)
             except (Ended, OSError):

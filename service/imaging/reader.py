@@ -62,6 +62,11 @@ class PictureReader:
         self._closing = threading.Lock()
         self._is_closed = False
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child; None where there is none."""
+        return self._process.pid if self._process is not None else None
+
     def read(
         self,
         data: bytes,

@@ -66,5 +66,5 @@ class PictureSource(Protocol):
     """Where pictures come from. Whatever an archive does, the answer is what was seen, and what was not."""
 
     async def look(self, wanted: Wanted) -> Looked:
-        """Return the few pictures that are to be shown, and what could not be seen. Never raises for these."""
+        """Return the few pictures that are to be shown, and what could not be seen."""
         ...

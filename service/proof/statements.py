@@ -26,7 +26,7 @@ def check_citations(
         cited = _cited(statement)
         if not cited or not all(number in numbers for number in cited):
             yield Finding("citation_missing", f"statement {place}")
-        if statement.get("verdict") != Verdict.SUPPORTED:
+        if statement.get("verdict") != Verdict.SUPPORTED and not _is_of_pictures(statement, sources):
             yield Finding("verdict_not_supported", f"statement {place}")
 
 
@@ -39,8 +39,8 @@ def check_sources(
     """
     facts = {one_line(fact.id): fact for fact in record.facts}
     for source in sources:
-        if not _is_read(source, evidence):
-            continue
+        if not _is_read(source, evidence) or _is_picture(source):
+            continue  # of a picture the record says that there is one, and nothing that could be compared
         where = f"source {source.get('number')}"
         fact = facts.get(str(source.get("fact")))
         span = source.get("span")
@@ -64,8 +64,8 @@ def judge_again(
     judge, facts = Judge(record.identity.gender, record), {one_line(fact.id): fact for fact in record.facts}
     for place, statement in enumerate(statements, 1):
         behind = [listed[number] for number in _cited(statement) if number in listed]
-        if not behind:
-            continue  # said by `check_citations`
+        if not behind or _is_of_pictures(statement, sources):
+            continue  # said by `check_citations`, or read from pictures and said to be unchecked
         if not all(_is_read(source, evidence) for source in behind):
             yield Finding("verdict_not_judged", f"statement {place}")
             continue
@@ -96,6 +96,17 @@ def check_rules(proof: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("rules_differ", "document", f"{then.get('version')} then, {RULES_VERSION} now")
     elif then.get("lexicon_sha256") != lexicon_digest():
         yield Finding("rules_differ", "document", "lexicon")
+
+
+def _is_of_pictures(statement: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether a statement says of itself that it is not checked, and rests on pictures alone."""
+    cited = [source for source in sources if source.get("number") in _cited(statement)]
+    says_so = statement.get("verdict") == Verdict.NOT_VERIFIABLE
+    return says_so and bool(cited) and all(map(_is_picture, cited))
+
+
+def _is_picture(source: Mapping[str, Any]) -> bool:
+    return isinstance(source.get("picture"), dict)
 
 
 def _cited(statement: Mapping[str, Any]) -> list[Any]:

@@ -67,7 +67,7 @@ class InputPartTable(SQLModel, table=True):
 
 
 class TemplateTable(SQLModel, table=True):
-    """The texts of one template set, compressed, by their digest: in the open, as they are in their folder."""
+    """The texts of one template set, compressed, by their digest: in the open, as in their folder."""
 
     __tablename__ = "epicrisis_template"
 

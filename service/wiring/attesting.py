@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 from service.api.app import Room
 from service.api.review.attesting import Attesting, Seen
+from service.api.review.glass import Glasses
+from service.api.review.recall import Recalls
 from service.ehrs import is_same_server
 from service.filing.desk import Desk
 from service.ports import AuditLog, FilingStore
@@ -43,8 +45,11 @@ class Clinicians:
             store, self._kept, audit, utc_now, is_ours, desk if settings.fhir_url else None, feedback, seen,
             software_version(),
         )  # fmt: skip
-        self.rooms: list[Room] = [attesting]
+        self._recalls = Recalls(store, self._kept, audit, utc_now, desk if settings.fhir_url else None)
+        self.glasses = Glasses(store, self._kept, audit, utc_now)
+        self.rooms: list[Room] = [attesting, self._recalls, self.glasses]
 
     async def aclose(self) -> None:
-        """Close the store."""
+        """Close the store, once no recall is under way."""
+        await self._recalls.aclose()
         await asyncio.to_thread(self._kept.close)

@@ -38,6 +38,7 @@ from service.wiring.installation import (
     software_version,
     utc_now,
 )
+from service.wiring.pictures import open_images
 
 
 class ClosingEngine(Engine, Protocol):
@@ -159,5 +160,6 @@ async def open_use_case(
             manner=partial(manner_of, settings, client),
             inputs=open_inputs(settings, store),
             count=count,
+            images=await stack.enter_async_context(open_images(settings, vault, client)),
         )
         yield Plugged(summarizer, client, ehr, store, audit, tell_collector)

@@ -24,6 +24,7 @@ from service.filing.publish import Published
 from service.ondemand import OnDemand, Opener, Pace
 from service.ports import AuditEntry, AuditLog, StoredRun, Vault
 from service.ports.ondemand import Asked
+from service.readings import Images
 from service.settings import Settings
 from service.store.ondemand import SqlGenerations
 from service.store.sql import SqlStore
@@ -33,6 +34,7 @@ from service.wiring.counting import open_counter
 from service.wiring.ehr import fhir_client, manner_of
 from service.wiring.engines import ClosingEngine, build_engine, cache_salt_of
 from service.wiring.installation import database_of, open_inputs, policy, software_version, utc_now
+from service.wiring.pictures import open_images
 
 OpenClient = Callable[[], AbstractAsyncContextManager[FhirClient]]
 """Opens the record as one reader, each time anew: a summary may outlive the request that asked for it."""
@@ -94,8 +96,11 @@ class Serving:
 
         @asynccontextmanager
         async def opened(tell: Progress) -> AsyncIterator[Summarizer]:
-            async with open_client() as client:
-                yield self._summarizer(client, await self._engine_for(client), by)
+            async with (
+                open_client() as client,
+                open_images(self._settings, self._vault, client) as images,
+            ):
+                yield self._summarizer(client, await self._engine_for(client), by, images)
 
         return opened
 
@@ -114,7 +119,7 @@ class Serving:
         await asyncio.to_thread(self.generations.close)
         await asyncio.to_thread(self._numbers.close)
 
-    def _summarizer(self, client: FhirClient, engine: Engine, by: str) -> Summarizer:
+    def _summarizer(self, client: FhirClient, engine: Engine, by: str, images: Images | None) -> Summarizer:
         settings = self._settings
         return Summarizer(
             ehr=FhirEhr(client, now=utc_now),
@@ -132,6 +137,7 @@ class Serving:
             manner=partial(manner_of, settings, client),
             inputs=self._inputs,
             count=self._count,
+            images=images,
         )
 
     async def _engine_for(self, client: FhirClient) -> Engine:

@@ -34,6 +34,7 @@ from service.settings import Settings
 from service.staleness import Lookout, Staleness
 from service.store.sessions import SqlSessions
 from service.store.sweeps import SqlAdmissions
+from service.wiring.album import open_pictures_room
 from service.wiring.asking import open_said
 from service.wiring.cds import open_cds
 from service.wiring.ehr import fhir_client, reader_of
@@ -51,6 +52,7 @@ from service.wiring.ondemand import Serving
 from service.wiring.review import open_review
 from service.wiring.rounds import hook, schedules
 from service.wiring.sidebar import open_sidebar
+from service.wiring.viewer import open_gallery, open_viewer
 
 
 def build_app(
@@ -99,6 +101,10 @@ def build_app(
         seen = sidebar.why_not_whole
     console = open_review(settings, store, audit, said.feedback, admissions, seen)
     rooms.extend(console.rooms)
+    pictures, close_pictures = open_pictures_room(settings, store, audit, vault)
+    rooms.append(pictures)
+    gallery = open_gallery(settings)
+    rooms.append(open_viewer(settings, gallery, store, audit, launching))
     return create_app(
         store=store,
         audit=audit,
@@ -114,9 +120,10 @@ def build_app(
         ),
         rooms=rooms,
         launched=launching.door if launching is not None else None,
-        closing=(serving.aclose, *said.closing, *console.closing),
+        closing=(serving.aclose, gallery.aclose, *said.closing, *console.closing, close_pictures),
         feedback=said.feedback,
         feedbacks=said.feedbacks,
+        guard=console.guard,
     )  # fmt: skip
 
 

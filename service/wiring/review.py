@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from fastapi import Request
+
 from service.api.app import Room
 from service.api.review.agreement import AgreementRoom
 from service.api.review.attesting import Seen
@@ -31,6 +33,8 @@ class Console:
 
     rooms: list[Room] = field(default_factory=list)
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    guard: Callable[[Request], Awaitable[None]] | None = None
+    """Raises where the run that a route names is withheld from who asks."""
 
 
 def open_review(
@@ -52,6 +56,7 @@ def open_review(
     console.closing.append(close_quality)
     clinicians = Clinicians(settings, store, audit, feedback, seen)
     console.rooms += clinicians.rooms
+    console.guard = clinicians.glasses.guard
     console.closing.append(clinicians.aclose)
     return console
 

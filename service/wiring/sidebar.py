@@ -60,6 +60,7 @@ def open_sidebar(
         asks=said.room,
         making=Making(serving.on_demand, opener_of, may_file),
         ask=ask_ours,
+        has_viewer=True,
     )
 
 

@@ -13,12 +13,14 @@ by number, and each source gives the resource version, the SHA-256 of that versi
     incomplete        titles of essential kinds that were not retrieved
     sections[]        key, title, state (`listed`, `none recorded, search complete`, `NOT RETRIEVED` or
                       null), reason, conflict, hidden (further facts not shown), statements[]
-    statements[]      text, origin (`model` | `record`), verdict, reasons, sources (numbers),
+    statements[]      text, origin (`model` | `record`), verdict (`supported`; `not_verifiable` for what was
+                      read from pictures and is not checked against the record), reasons, sources (numbers),
                       citation_corrected, repaired (written anew after the rules refused an earlier one),
                       entailed (`yes` | `no` | `not stated` by the engine itself; empty: not asked)
     sources[]         number, fact, type, name, date, text, reference, version, sha256; also[] (reference,
                       version, sha256 of further resources that say the same); span (first and
-                      last-plus-one character in the note's text, or null); labels[] as below
+                      last-plus-one character in the note's text, or null); labels[] as below; picture
+                      (study, series, instance, frame, sha256 of what the model was shown) of a picture alone
     left_out[]        kind, title, count, earliest, latest, reason
     not_retrieved[]   type (null: the whole record), reason, detail
     labels[]          system, code, display: the security labels that the document carries because its sources
@@ -50,9 +52,10 @@ import msgspec
 
 from connectors.fhir.codec import canonical
 from service.context.chosen import LeftOut
+from service.context.pictures import DIGEST, spot_of
 from service.grounding.summary import Claim, SummarySection
 from service.ports import StoredRun
-from service.record.facts import Code
+from service.record.facts import Code, Fact
 from service.record.labels import highest_labels
 from service.writeback.clean import one_line
 from service.writeback.labels import BANNER
@@ -169,7 +172,19 @@ def _source(source: Source) -> dict[str, Any]:
         ],
         "span": fact.span,
         "labels": _labels(highest_labels(label for one in fact.sources for label in one.security)),
+        **_picture(fact),
     }
+
+
+def _picture(fact: Fact) -> dict[str, Any]:
+    """Return where a picture is, for a source that is one; nothing for any other."""
+    spot = spot_of(fact)
+    if spot is None:
+        return {}
+    study, series, instance, frame = spot
+    digest = dict(fact.details).get(DIGEST, "")
+    shown = {"study": study, "series": series, "instance": instance, "frame": frame, "sha256": digest}
+    return {"picture": shown}
 
 
 def _labels(labels: Iterable[Code]) -> list[dict[str, str]]:

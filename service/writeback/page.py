@@ -9,12 +9,13 @@ from enum import StrEnum
 from connectors.fhir.pull import Gap
 from service.context.chosen import LeftOut
 from service.context.manifest import NO_ROOM
-from service.grounding.summary import Claim, Origin, Summary, SummarySection
+from service.grounding.summary import Claim, Origin, Summary, SummarySection, Verdict
 from service.ports import StoredRun
 from service.record.facts import Absence, FactId, Identity
 from service.writeback.clean import one_line
 from service.writeback.labels import BANNER
 from service.writeback.moment import DRAFT_LIFE, show_instant, show_recorded, show_when
+from service.writeback.pictures import FILED, MARK, OF_PICTURES
 from service.writeback.sources import Source
 
 Sources = Mapping[FactId, Source]
@@ -112,8 +113,12 @@ def section_blocks(section: SummarySection, sources: Sources) -> Iterator[Block]
     title = one_line(section.title)
     yield Block(Line.HEADING, title)
     yield from (Block(Line.NOTE, text) for text in _state(section, title))
+    of_pictures = section.key in OF_PICTURES
+    if of_pictures:
+        yield Block(Line.WARNING, FILED)
     if section.conflict:
-        yield Block(Line.WARNING, f"Conflict in the record: {one_line(section.conflict)}")
+        what = "Picture and report differ" if of_pictures else "Conflict in the record"
+        yield Block(Line.WARNING, f"{what}: {one_line(section.conflict)}")
     for claim in section.claims:
         numbers = tuple(sources[fact_id].number for fact_id in claim.citations)
         yield Block(Line.STATEMENT, one_line(claim.text), numbers, _mark(claim))
@@ -135,7 +140,8 @@ def _state(section: SummarySection, title: str) -> Iterator[str]:
 
 
 def _mark(claim: Claim) -> str:
-    marks = ("(added from the record)" if claim.origin is Origin.RECORD else "",
+    marks = (MARK if claim.verdict is Verdict.NOT_VERIFIABLE else "",
+             "(added from the record)" if claim.origin is Origin.RECORD else "",
              "(citation corrected)" if claim.corrected else "")  # fmt: skip
     return " ".join(mark for mark in marks if mark)
 
@@ -189,6 +195,8 @@ def _about(run: StoredRun, software_version: str) -> Iterator[Block]:
         Line.NOTE,
         "The values match the sources that are cited; nothing replaces reading the sources themselves.",
     )
+    if any(section.key in OF_PICTURES for section in run.summary.sections):
+        yield Block(Line.NOTE, "That does not hold of what was read from pictures, which is not checked.")
     yield Block(
         Line.NOTE,
         "Intended use: a navigation aid for the treating clinician. Not for direct clinical use without"

@@ -16,12 +16,13 @@ from fhir.resources.R4B.bundle import Bundle
 from pydantic import ValidationError
 
 from service.errors import FilingError
-from service.grounding.summary import Summary, Verdict
+from service.grounding.summary import Summary
 from service.ports import DOCUMENT_SYSTEM, StoredRun
 from service.writeback.device import build_device
 from service.writeback.document import build_document
 from service.writeback.json_form import Sign
 from service.writeback.labels import WriteProfile, check_profile
+from service.writeback.pictures import as_filed, may_be_filed
 from service.writeback.provenance import build_provenance, provenance_id
 from service.writeback.shared import build_model_card, build_prompt
 from service.writeback.sources import LITERAL, numbered_sources
@@ -43,6 +44,7 @@ def build_transaction(
     source, a server that would drop the label, or a resource that is not valid FHIR.
     """
     profile = profile or WriteProfile()
+    run = as_filed(run)
     check_profile(profile, run.summary.labels)
     _check_run(run)
     key = run.inputs.key
@@ -121,7 +123,8 @@ def _check_run(run: StoredRun) -> None:
         raise FilingError("The summary is about another patient than the run: nothing is filed.")
     if LITERAL.fullmatch(run.inputs.patient) is None:
         raise FilingError("The patient has no id on the server: nothing is filed.")
-    if any(claim.verdict is not Verdict.SUPPORTED or not claim.citations for claim in summary.published):
+    told = ((section, claim) for section in summary.sections for claim in section.claims)
+    if not all(may_be_filed(section, claim, summary.facts) for section, claim in told):
         raise FilingError("A statement has no source that bears it out: nothing is filed.")
 
 

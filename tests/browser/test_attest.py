@@ -179,10 +179,10 @@ def test_a_clinician_edits_one_statement_and_attests_and_the_server_holds_both_t
     page.locator("#claim-2").focus()
     page.keyboard.press("r")
     page.keyboard.press("Enter")
+    expect(page.locator("#claim-2")).to_contain_text("Rejected")
     page.locator("#claim-1").focus()
     page.keyboard.press("e")
     page.locator("#claim-1 textarea").fill(OWN)
-    page.get_by_role("button", name="Keep my words").first.scroll_into_view_if_needed()
     page.locator("#claim-1").get_by_role("button", name="Keep my words").click()
     expect(page.locator("#claim-1 .machine")).to_have_text(MACHINE)
     assert "".join(page.locator("#claim-1 .diff ins").all_text_contents()).replace("added: ", "") == (

@@ -435,7 +435,8 @@ def _sources_of(run: StoredRun, clock: Clock) -> Mapping[str, Source]:
 def _shown(
     item: Item, disposal: Disposal | None, edits: Mapping[int, Edit], sources: Mapping[str, Source]
 ) -> ShownItem:
-    cited = item.claim.citations if item.claim is not None else ()
+    claims = item.section.claims if item.claim is None else (item.claim,)
+    cited = [fact_id for claim in claims for fact_id in claim.citations]
     found = tuple(sources[one] for one in dict.fromkeys(cited) if one in sources)
     if disposal is None:
         return ShownItem(item, found)

@@ -15,8 +15,10 @@ PLACES: Final = (
     ("/", "Summaries"),
     ("/review", "Queue"),
     ("/review/agreement", "Agreement"),
+    ("/review/recall", "Recalls"),
     ("/review/quality", "Quality"),
     ("/review/trail", "Trail"),
+    ("/review/glass", "Broken glass"),
 )
 """Where the header leads, in this order; what the visitor may not open is not offered."""
 

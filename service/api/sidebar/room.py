@@ -26,7 +26,7 @@ from service.api.disputes import marks_of
 from service.api.feedback import SIDEBAR, Feedbacks, Taps
 from service.api.form import is_partial
 from service.api.freshness import Ask
-from service.api.gate import launch_of
+from service.api.gate import launch_of, visitor_of
 from service.api.pages import TITLES, build_banner, build_page, number_sources
 from service.api.render import page
 from service.api.sidebar.changes import tell_changes
@@ -38,6 +38,7 @@ from service.api.stream import MEDIA_TYPE, last_event_id
 from service.context.templates import Library
 from service.errors import EpicrisisError, ShreddedError
 from service.filing.stopped import is_stopped
+from service.identity.visitor import STAFF, Role
 from service.live import LIMIT_S as LIVE_LIMIT_S
 from service.live import read_live
 from service.ports import (
@@ -118,6 +119,8 @@ class Sidebar:
     making: Making | None = None
     ask: Ask | None = None
     """Compares a run of our own connection with its chart."""
+    has_viewer: bool = False
+    """Whether the images of a source can be looked at."""
     limit_s: float = LIMIT_S
     kinds: Mapping[str, str] = field(init=False)
     """The views: a template set's id → its title."""
@@ -153,7 +156,9 @@ class Sidebar:
         self._warm(launch, kind)
         identity = shown.opened.identity or _PATIENT_IS_UNKNOWN
         banner = build_banner(identity, self.clock().date())
-        return page("sidebar/page.html", banner=banner, **await self._values(launch, kind, shown))
+        attests = _may_attest(request, shown)
+        values = await self._values(launch, kind, shown)
+        return page("sidebar/page.html", banner=banner, attests=attests, **values)
 
     async def summary(self, request: Request, view: str = "") -> Response:
         """Show one view below the live strip."""
@@ -162,7 +167,8 @@ class Sidebar:
         shown = await self._shown(launch, kind)
         if shown is None:
             return _over()
-        return page("sidebar/view.html", **await self._values(launch, kind, shown))
+        attests = _may_attest(request, shown)
+        return page("sidebar/view.html", attests=attests, **await self._values(launch, kind, shown))
 
     async def live(self, request: Request, view: str = "") -> Response:
         """Show what is read live before the stored text (SAFETY 22)."""
@@ -224,6 +230,7 @@ class Sidebar:
         return page(
             "sidebar/source.html" if alone else "sidebar/_source.html",
             evidence=evidence, launch=launch, run_id=stored.run_id,
+            viewer_at="/sidebar" if self.has_viewer else "",
         )  # fmt: skip
 
     async def generate(self, request: Request, view: str = "", again: bool = False) -> Response:
@@ -492,6 +499,12 @@ def _hindrance(run: StoredRun | None, opened: Opened) -> Standing | None:
     then, now = run.summary.identity, opened.identity
     is_same = (then.record_number, then.birth_date) == (now.record_number, now.birth_date)
     return None if is_same else Standing.ANOTHER
+
+
+def _may_attest(request: Request, shown: Shown) -> bool:
+    """Tell whether to offer attesting: to a clinician whom the token names, of a text that they see."""
+    by, roles = launch_of(request).fhir_user, visitor_of(request).roles
+    return shown.run is not None and by.partition("/")[0] in STAFF and Role.CLINICIAN in roles
 
 
 def _unknown(run: StoredRun, reason: str) -> Staleness:

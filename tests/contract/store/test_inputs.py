@@ -69,6 +69,10 @@ def made(resources: list[dict[str, Any]]) -> Made:
     return Made(decided, Packed(resources), binaries, texts, load("history").sources)
 
 
+def in_order(resources: Packed) -> list[Any]:
+    return sorted(resources, key=lambda one: (one["resourceType"], one["id"]))
+
+
 def run(number: int, patient: str = ONE) -> StoredRun:
     at = NOW + timedelta(days=number)
     return replace(run_of(patient), run_id=RunId(f"made-{number}"), created_at=at)
@@ -86,8 +90,7 @@ def test_what_goes_in_comes_out(house: House) -> None:
     assert found is not None
     assert found.decided == given.decided
     assert (found.binaries, found.texts) == (given.binaries, given.texts)
-    in_order = {"key": lambda one: (one["resourceType"], one["id"])}
-    assert sorted(found.resources, **in_order) == sorted(given.resources, **in_order)
+    assert in_order(found.resources) == in_order(given.resources)
     assert rebuild(found.templates).digest == load("history").digest
     assert house.store.get(RunId("made-1")) is not None
     assert inputs.inputs_of(run(2)) is None

@@ -16,15 +16,16 @@ from sqlmodel import col
 
 import service.edition
 import service.replay
-import service.verify
 from connectors.fhir.pull import Gap, GapReason
 from fixtures.answers import change_numbers, copy_lines
 from fixtures.facts import NOW
+from service.context.render import requests_for
 from service.context.templates import open_library
 from service.engine.prompt import Prompt
 from service.engine.scripted import SCRIPTED_PROFILE, ScriptedEngine
 from service.entailment import SecondPass
-from service.errors import EngineError
+from service.errors import EngineError, StoreError
+from service.grounding.check import Checker
 from service.grounding.summary import Verdict
 from service.ports import Action, RunId, StoredRun
 from service.ports.inputs import Made
@@ -214,12 +215,12 @@ async def test_rules_that_judge_otherwise_are_told_claim_by_claim(
 ) -> None:
     run = await house.make(ScriptedEngine(copy_lines))
 
-    class Stricter(service.verify.Checker):
+    class Stricter(Checker):
         def check(self, draft: Any) -> Any:
             claim = super().check(draft)
             return replace(claim, verdict=Verdict.UNSUPPORTED, reasons=("number_not_in_source:8.2",))
 
-    monkeypatch.setattr(service.verify, "Checker", Stricter)
+    monkeypatch.setattr("service.verify.Checker", Stricter)
     found = await house.replay(run)
     assert found.verdicts is not None
     assert all(prompt.identical for prompt in found.prompts[:1])
@@ -235,7 +236,7 @@ async def test_code_that_renders_otherwise_is_located_without_a_word_or_said_not
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await house.make(guided())
-    chosen = service.replay.requests_for
+    chosen = requests_for
 
     def otherwise(*given: Any, **more: Any) -> Any:
         first, *others = chosen(*given, **more)
@@ -300,7 +301,7 @@ async def test_a_replay_is_a_view_of_the_patients_data_by_who_asks(house: House)
 async def test_a_run_whose_inputs_cannot_be_kept_is_filed_and_says_so(house: House) -> None:
     class Full(SqlInputs):
         def _keep(self, *given: Any, **more: Any) -> None:
-            raise service.replay.StoreError("The disk is full.")
+            raise StoreError("The disk is full.")
 
     run = await house.make(ScriptedEngine(copy_lines), inputs=Full(house.store))
     assert run.document

@@ -199,9 +199,16 @@ def test_the_limits_in_the_example_are_those_built_in() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[drift", "[other]\na = 1", "[gate]\nsuport_low = 0.9", "[gate]\nsupport_low = 'high'", "[gate]\ncoverage = 2",
-     "[drift]\nrecent_weeks = 0", "gate = 1"],
-)  # fmt: skip
+    [
+        "[drift",
+        "[other]\na = 1",
+        "[gate]\nsuport_low = 0.9",
+        "[gate]\nsupport_low = 'high'",
+        "[gate]\ncoverage = 2",
+        "[drift]\nrecent_weeks = 0",
+        "gate = 1",
+    ],
+)
 def test_a_file_of_limits_that_would_not_hold_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "quality.toml"
     path.write_text(text)

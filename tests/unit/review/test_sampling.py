@@ -35,7 +35,9 @@ def test_without_any_rule_nothing_is_reviewed() -> None:
     assert rule_of(NOTHING, 1, ("Ward 7",)) is None
 
 
-@pytest.mark.parametrize(("place", "rule"), [(1, Rule.FIRST_OF_VERSION), (3, Rule.FIRST_OF_VERSION), (4, None), (0, None)])
+@pytest.mark.parametrize(
+    ("place", "rule"), [(1, Rule.FIRST_OF_VERSION), (3, Rule.FIRST_OF_VERSION), (4, None), (0, None)]
+)
 def test_the_first_runs_of_a_version_are_reviewed(place: int, rule: Rule | None) -> None:
     assert rule_of(replace(NOTHING, first_of_version=3), place) is rule
 
@@ -56,7 +58,9 @@ def test_low_support_and_low_coverage_are_reviewed_below_their_limits_alone() ->
 
 
 def test_a_ward_has_a_share_of_its_own_by_its_name_in_any_case() -> None:
-    sampling = read_sampling("random_share = 0\nlow_coverage = 0\nlow_support = 0\nfirst_of_version = 0\n[wards]\n'Ward 7' = 1.0")
+    sampling = read_sampling(
+        "random_share = 0\nlow_coverage = 0\nlow_support = 0\nfirst_of_version = 0\n[wards]\n'Ward 7' = 1.0"
+    )
     assert rule_of(sampling, wards=("ward 7",)) is Rule.WARD
     assert rule_of(sampling, wards=("Ward 8",)) is None
 

@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.sample_run import CREATED, sample_run
 from service.ports import Action, RunId, Stop, StopScope
-from service.ports.feedback import FeedbackId, Mark, Ruling
+from service.ports.feedback import Feedback, FeedbackId, Mark, Ruling
 from service.ports.reviews import LONGEST_WORDS, Outcome, QueueEntry, Rule, Support
 from service.review.items import items_of
 from tests.conftest import CANARY
@@ -329,8 +329,6 @@ def dispute(console: Console, number: int, actor: str = "user:clinician") -> str
     claim = RUN.summary.published[number - 1]
     inputs = RUN.inputs
     key = console.said.claim_key(inputs.server, inputs.patient, claim)
-    from service.ports.feedback import Feedback  # noqa: PLC0415
-
     console.said.say(
         Feedback(
             FeedbackId(f"{number:032x}"), RUN.run_id, inputs.server, inputs.patient, Mark.WRONG, actor,
@@ -424,7 +422,7 @@ async def test_without_its_audit_entry_nothing_is_shown_or_kept(opened: Open) ->
 async def test_a_stopped_run_is_not_reviewed(opened: Open) -> None:
     console = await begun(opened())
     path = dispute(console, 2)
-    console.store.add_stop(Stop(StopScope.ALL, "", "", "user:admin", CREATED))
+    console.store.add_stop(Stop(StopScope.ALL, "", CREATED, "user:admin"))
     assert (await console.get(REVIEW)).status_code == 423
     assert (await console.get(path)).status_code == 423
     assert 'class="entry"' not in (await console.get("/review")).text
