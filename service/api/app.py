@@ -100,8 +100,8 @@ def create_app(
     `rooms` are what this installation has besides, each with routes of its own.
     `launched` says who came by a launch from an EHR; without it nobody does.
     `feedback` says which statements are disputed; without it none is. `feedbacks` takes what is said of them.
-    `closing` is called when the application ends, the last one first. `guard` is asked before every route, and
-    raises where what the route names is withheld from who asks.
+    `closing` is called when the application ends, the last one first.
+    `guard` is asked before every route, and raises where what the route names is withheld from who asks.
     """
 
     @asynccontextmanager

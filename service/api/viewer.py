@@ -180,7 +180,7 @@ class Viewer:
         visitor = visitor_of(request)
         run = await asyncio.to_thread(self._run, run_id)
         path = f"/runs/{run_id}"
-        links = Links(f"{path}/viewer/{n}", f"{path}/pictures/{n}", f"{path}/sources/{n}")
+        links = Links(f"{path}/viewer/{n}", f"{path}/pictures/{n}", f"{path}#source-{n}")
         return _Asked(
             run,
             _reference(run, n),

@@ -23,6 +23,8 @@ _BESIDE = re.compile(
 )
 """Who did it, how and why: what a summary's sentence need not say, and a short one does not."""
 _ROW, _NOTE = "|", "N"
+UNSEEN = "something that no model has looked at"
+"""What is said of a picture where there is no model."""
 
 
 def answer_by_copying(prompt: Prompt) -> str:
@@ -45,6 +47,8 @@ def _claims(prompt: Prompt) -> list[dict[str, Any]]:
     if not claim:
         return []
     labels = _enum(claim, "cites")
+    if "sees" in claim["properties"]:  # pictures: nobody looked at them
+        return [{"cites": [label], "sees": "may show", "text": UNSEEN} for label in labels]
     told = [label for label in lines if label in labels and _is_sentence(label, lines[label])]
     told = told or [label for label in lines if label in labels]
     heading = {"section": section} if (section := _first(claim)) else {}

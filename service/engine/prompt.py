@@ -75,6 +75,8 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    image_tokens: int = 0
+    """How many of the prompt's tokens are pictures, where the server says it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,8 @@ class ScriptedEngine:
             self.running -= 1
         if failure is not None:
             raise failure
-        usage = Usage(await self.count_tokens(prompt.messages), len(pieces))
+        images = IMAGE_TOKENS * sum(len(message.images) for message in prompt.messages)
+        usage = Usage(await self.count_tokens(prompt.messages), len(pieces), image_tokens=images)
         return Completion("".join(pieces), finish_reason, usage, asyncio.get_running_loop().time() - started)
 
     async def aclose(self) -> None:

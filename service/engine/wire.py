@@ -201,8 +201,13 @@ def read_usage(value: Any) -> Usage | None:
     if not isinstance(value, dict):
         return None
     details = value.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    return Usage(_count(value.get("prompt_tokens")), _count(value.get("completion_tokens")), _count(cached))
+    told = details if isinstance(details, dict) else {}
+    seen = told.get("multimodal_tokens")
+    images = seen.get("image") if isinstance(seen, dict) else 0
+    return Usage(
+        _count(value.get("prompt_tokens")), _count(value.get("completion_tokens")),
+        _count(told.get("cached_tokens")), _count(images),
+    )  # fmt: skip
 
 
 def _count(value: Any) -> int:

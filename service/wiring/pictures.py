@@ -1,4 +1,4 @@
-"""Pictures of this installation: archives, the process that reads files, the image encoder, and what is done."""
+"""Pictures of this installation: archives, the process that reads files, and the image encoder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from service.album import AlbumAt
 from service.imaging.encoder import NoEncoder
 from service.imaging.reader import PictureReader
 from service.pictures import Pictures
+from service.ports import Vault
 from service.ports.images import ImageUse
 from service.readings import Images
 from service.settings import Settings
@@ -20,7 +21,7 @@ from service.wiring.pacs import open_archives
 
 @asynccontextmanager
 async def open_images(
-    settings: Settings, vault: SqlVault | None, client: FhirClient
+    settings: Settings, vault: Vault | None, client: FhirClient
 ) -> AsyncIterator[Images | None]:
     """Plug in where pictures come from; None where this site looks at none. Raises SettingsError.
 
@@ -46,9 +47,9 @@ async def open_images(
 
 
 def _eyes(
-    settings: Settings, vault: SqlVault | None, client: FhirClient, stack: AsyncExitStack
+    settings: Settings, vault: Vault | None, client: FhirClient, stack: AsyncExitStack
 ) -> AlbumAt | None:
-    if settings.medsiglip is None or vault is None:
+    if settings.medsiglip is None or not isinstance(vault, SqlVault):
         return None
     try:
         album = open_album(settings, vault)

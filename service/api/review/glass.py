@@ -61,7 +61,7 @@ class Glasses:
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes, and the page that offers them."""
-        app.add_api_route(LIST, self.list, methods=["GET"], response_model=None)
+        app.add_api_route(LIST, self.show_all, methods=["GET"], response_model=None)
         app.add_api_route(BREAK, self.ask, methods=["GET"], response_model=None)
         app.add_api_route(BREAK, self.open, methods=["POST"], response_model=None)
         app.add_exception_handler(WithheldError, self._withheld)
@@ -117,7 +117,7 @@ class Glasses:
             Glass(visitor.actor, run.inputs.patient, reason, now, now + LASTS, run.run_id, visitor.fhir_user)
         )
 
-    async def list(self, request: Request) -> Response:
+    async def show_all(self, request: Request) -> Response:
         """Show the auditor who opened what, when and why."""
         now, visitor = self.clock(), visitor_of(request)
         entry = AuditEntry(Action.VIEW, visitor.actor, "", now, target=f"{TARGET}:list", by=visitor.fhir_user)

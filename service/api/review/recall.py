@@ -64,7 +64,7 @@ class Recalls:
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
-        app.add_api_route(LIST, self.list, methods=["GET"], response_model=None)
+        app.add_api_route(LIST, self.show_all, methods=["GET"], response_model=None)
         app.add_api_route(LIST, self.propose, methods=["POST"], response_model=None)
         app.add_api_route(ONE, self.one, methods=["GET"], response_model=None)
         app.add_api_route(ONE + "/{act}", self.act, methods=["POST"], response_model=None)
@@ -75,7 +75,7 @@ class Recalls:
             task.cancel()
         await asyncio.gather(*self._at_work.values(), return_exceptions=True)
 
-    async def list(self, request: Request) -> Response:
+    async def show_all(self, request: Request) -> Response:
         """Show every recall, and the form that proposes one."""
         await self._note(visitor_of(request), "recall:list", Action.VIEW)
         return await self._listed(request)

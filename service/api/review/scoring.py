@@ -30,6 +30,7 @@ from service.api.review.shown import (
     show_outcome,
     show_support,
 )
+from service.api.security import allow_frames
 from service.identity.visitor import Visitor
 from service.ports import Action, StoredRun
 from service.ports.feedback import LONGEST_WORDS as LONGEST_DISPUTE
@@ -182,6 +183,7 @@ class ScoringRoom:
     ) -> Response:
         items = items_of(run.summary, review.seeded)
         page = build_page(run, self._desk.clock())
+        allow_frames(request.scope, ())  # nobody frames it; its script asks us
         return review_page(
             request,
             "run.html",

@@ -23,6 +23,9 @@ from service.api.feedback import Feedbacks
 from service.api.gate import Access, Refusals
 from service.api.hooks import Hooks
 from service.api.launch import LaunchDoor
+from service.api.review.attesting import Attesting
+from service.api.review.glass import Glasses
+from service.api.review.recall import Recalls
 from service.api.sidebar.room import Sidebar
 from service.api.summaries import Reading, Summaries
 from service.api.ward import Timed, Ward
@@ -49,6 +52,7 @@ from tests.unit.ask.in_memory import InMemoryFeedback, InMemoryQuestions
 from tests.unit.identity.ehr import Launching
 from tests.unit.identity.issuer import AUDIENCE, CLIENT, ISSUER, NOW, TENANT, Issuer
 from tests.unit.in_memory_admissions import InMemoryAdmissions
+from tests.unit.in_memory_attesting import InMemoryAttesting
 from tests.unit.in_memory_generations import NoGenerations
 from tests.unit.in_memory_hooks import InMemoryHooks
 
@@ -152,6 +156,7 @@ class House:
                 *self.asking(),
                 self.sidebar(),
                 self.summaries(),
+                *self.clinicians(),
             ),
             ward=Ward(
                 self.admissions, EHR, lambda runs: {}, lambda: timed, hand_tick, self.clock, "0", self.audit
@@ -175,6 +180,15 @@ class House:
         on_demand = OnDemand(store=store, runs=InMemoryStore(RUN), clock=self.clock)
         reading = Reading(EHR, "system:none", no_reader, frozenset({"history"}))
         return Summaries(on_demand, store, self.audit, self.clock, reading, "0", lambda: 0.0)
+
+    def clinicians(self) -> tuple[Attesting, Recalls, Glasses]:
+        """What clinicians do; nothing can be filed here."""
+        store, kept = InMemoryStore(RUN), InMemoryAttesting()
+        return (
+            Attesting(store, kept, self.audit, self.clock, lambda server: server == EHR),
+            Recalls(store, kept, self.audit, self.clock),
+            Glasses(store, kept, self.audit, self.clock),
+        )
 
     def sidebar(self) -> Sidebar:
         """The sidebar; no chart can be opened here."""

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from service.engine.prompt import PLACE, Image, Message, Prompt, Sampling
+from service.engine.profiles import profile_for
+from service.engine.prompt import PLACE, Image, Message, Prompt, Sampling, Usage
 from service.engine.scripted import IMAGE_TOKENS, ScriptedEngine
 from service.engine.scripted_server import prompt_of, read_body, tokens_of
-from service.engine.wire import chat_body, chat_messages, text_messages
+from service.engine.wire import chat_body, chat_messages, read_usage, text_messages
 from service.errors import EngineError
 
 PNG = b"\x89PNG\r\n\x1a\nmade-up pixels"
@@ -74,6 +75,22 @@ def test_what_is_stored_names_pictures_by_digest_and_holds_no_pixel() -> None:
 def test_a_tokenizer_of_text_is_asked_about_the_text_alone() -> None:
     (turn,) = text_messages((SHOWN,), fold_system=False)
     assert turn["content"] == SHOWN.content.replace(PLACE, "")
+
+
+def test_usage_tells_the_tokens_of_pictures_where_the_server_does() -> None:
+    told = {"prompt_tokens": 820, "completion_tokens": 40}
+    assert read_usage(told | {"prompt_tokens_details": {"multimodal_tokens": {"image": 780}}}) == Usage(
+        820, 40, image_tokens=780
+    )
+    for nothing in (None, 7, {"image": "many"}, {"audio": 3}):
+        details = {"prompt_tokens_details": {"multimodal_tokens": nothing}}
+        assert read_usage(told | details) == Usage(820, 40)
+
+
+def test_a_model_of_text_has_no_tokens_for_pictures() -> None:
+    assert profile_for("gemma3-270m-multimodal").image_tokens == IMAGE_TOKENS
+    assert profile_for("google/medgemma-1.5-4b-it").image_tokens == IMAGE_TOKENS
+    assert profile_for("gemma3-270m").image_tokens == profile_for("smollm2-135m").image_tokens == 0
 
 
 async def test_every_picture_costs_its_tokens() -> None:
