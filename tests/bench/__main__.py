@@ -30,6 +30,7 @@ from tests.bench.compaction import bench_compaction
 from tests.bench.memory import bench_memory
 from tests.bench.omission import bench_omission
 from tests.bench.ondemand import bench_on_demand
+from tests.bench.pixels import bench_pixels
 from tests.bench.priority import bench_real, bench_scripted
 from tests.bench.pull import bench_pull
 from tests.bench.questions import bench_questions
@@ -137,6 +138,11 @@ def questions(charts: Charts) -> Iterator[Table]:
     yield from bench_questions(charts.all)
 
 
+def pixels(charts: Charts) -> Iterator[Table]:
+    """Pictures out of DICOM files, beside a plain loop over pydicom."""
+    yield bench_pixels()
+
+
 def soak(charts: Charts) -> Iterator[Table]:
     """What the queue costs by itself, and a worker's memory over ten thousand admissions: an hour."""
     yield from bench_soak()
@@ -159,6 +165,7 @@ TOPICS: dict[str, Callable[[Charts], Iterator[Table]]] = {
         questions,
         cds,
         sidebar,
+        pixels,
         soak,
     )
 }

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 
 import numpy as np
 import pydicom
@@ -15,17 +12,19 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from service.imaging.picture import MODEL_SIDE, Spot, Unreadable
 from service.imaging.reader import PictureReader
+from tests.bench.rounds import compare
 from tests.bench.table import Table, times
 
 FOLDER = Path(__file__).parent.parent.parent.parent / "shared" / "data" / "dicom"
 ROUNDS = 5
 ANY = Spot("", "", "")
+OURS, LOOP = "ours, in the child", "plain pydicom loop"
 NO_DATA = "The files of ../shared/data/dicom are not here."
 
 
 def bench_pixels() -> Table:
     """Return milliseconds a picture of one frame of each file, ours and the loop's taking turns."""
-    table = Table("Pixels: one frame as a PNG of 896 × 896", ("file", "ours", "plain pydicom loop", "ratio"))
+    table = Table("Pixels: one frame as a PNG of 896 × 896", ("file", OURS, LOOP, "ratio"))
     if not FOLDER.is_dir():
         table.remarks = [NO_DATA]
         return table
@@ -34,17 +33,14 @@ def bench_pixels() -> Table:
         files = [path for path in sorted(FOLDER.glob("*.dcm")) if _is_read(reader, path.read_bytes())]
         figures = [(path.name, *_measure(reader, path.read_bytes())) for path in files]
     table.rows = [_row(*figure) for figure in figures]
-    table.rows.append(_row("all of them", *(sum(column) for column in zip(*_numbers(figures), strict=True))))
+    whole = _row("all of them", sum(ours for _, ours, _ in figures), sum(loop for *_, loop in figures))
+    table.rows.append(whole)
     table.remarks = [
         "Milliseconds a file, median of five. Ours: sent to a bounded child, checked against its header, CT in "
         "three windows, MR over its range. The loop: pixel_array, modality LUT, VOI LUT, resize, PNG, in this "
-        "process, grey, aspect not kept. Starting the child takes about a second, once.",
+        "process, grey, aspect not kept. Starting the child takes about a second, once."
     ]
     return table
-
-
-def _numbers(figures: Sequence[tuple[str, float, float]]) -> list[tuple[float, float]]:
-    return [(ours, loop) for _, ours, loop in figures]
 
 
 def _row(name: str, ours: float, loop: float) -> tuple[str, ...]:
@@ -56,15 +52,8 @@ def _is_read(reader: PictureReader, data: bytes) -> bool:
 
 
 def _measure(reader: PictureReader, data: bytes) -> tuple[float, float]:
-    ours, loop = [], []
-    for _ in range(ROUNDS):
-        start = perf_counter()
-        reader.read(data, ANY, frames=(1,))
-        ours.append(perf_counter() - start)
-        start = perf_counter()
-        _plain(data)
-        loop.append(perf_counter() - start)
-    return 1000 * median(ours), 1000 * median(loop)
+    taken = compare({OURS: lambda: reader.read(data, ANY, frames=(1,)), LOOP: lambda: _plain(data)}, ROUNDS)
+    return 1000 * taken[OURS], 1000 * taken[LOOP]
 
 
 def _plain(data: bytes) -> bytes:

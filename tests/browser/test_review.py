@@ -78,6 +78,7 @@ def test_a_reviewer_reads_scores_and_disputes_by_keyboard_and_another_user_sees_
     page.keyboard.type("the note says otherwise")
     page.keyboard.press("Escape")
     page.keyboard.press("n")
+    expect(page.locator("#progress")).to_have_text(f"2 of {TOTAL} scored")
     expect(page.locator("#item-2 textarea").first).to_have_value("the note says otherwise")
     page.keyboard.press("k")
     page.keyboard.press("k")

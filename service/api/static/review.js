@@ -25,10 +25,11 @@
     return all.slice(all.indexOf(item) + 1).find((one) => !one.classList.contains("scored"));
   }
 
-  // One statement is put in place anew, with the count of those that are scored.
-  async function send(form, button, goesOn) {
-    const item = form.closest(".item");
-    const body = new URLSearchParams(new FormData(form, button));
+  // One statement is put in place anew, with the count of those that are scored. The next one has the focus
+  // by then: whoever reads on does not wait for the answer. Answers come in the order of the acts.
+  let sent = Promise.resolve();
+
+  async function send(form, button, body) {
     const answer = await fetch(form.action, { method: "POST", body, headers: { "HX-Request": "true" } }).catch(() => null);
     if (!answer || !answer.ok) {
       form.dataset.plain = "yes"; // the page that comes back says what is wrong
@@ -39,8 +40,10 @@
     fresh.innerHTML = await answer.text();
     document.getElementById("progress").replaceWith(fresh.content.querySelector("#progress"));
     const shown = fresh.content.querySelector(".item");
+    const item = document.getElementById(shown.id);
+    const hadFocus = item.contains(document.activeElement);
     item.replaceWith(shown);
-    focus((goesOn && nextOf(shown)) || shown);
+    if (hadFocus) focus(shown);
   }
 
   list.addEventListener("submit", (event) => {
@@ -48,7 +51,9 @@
     const button = event.submitter;
     if (!form.closest(".item") || form.dataset.plain || form.action.includes("/disputes/")) return;
     event.preventDefault();
-    send(form, button, form.matches(".score"));
+    const body = new URLSearchParams(new FormData(form, button));
+    if (form.matches(".score")) focus(nextOf(form.closest(".item")));
+    sent = sent.then(() => send(form, button, body));
   });
 
   function press(button) {

@@ -1,4 +1,4 @@
-"""Our pictures beside pydicom's own pipeline, value by value, and beside Orthanc's, by structural similarity."""
+"""Our pictures beside pydicom's, value by value, and beside Orthanc's, by structural similarity."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ ANY = Spot("", "", "")
 GREY = (
     "CR_chest_PA_nema-wg04_RG1_j2klossy.dcm", "CT_small_highdicom.dcm", "DX_chest_nih-cxr14_implicitLE.dcm",
     "DX_thorax_dog_highdicom_mono1.dcm", "MR_abdomen_siemens_explicitLE_overlays.dcm",
-    "MR_enhanced_multiframe10.dcm", "US_echo_jpeglossless.dcm", "pydicom_693_J2KI.dcm", "pydicom_CT_small.dcm",
-    "pydicom_JPEG2000.dcm", "pydicom_MR_small.dcm", "pydicom_examples_overlay.dcm",
+    "MR_enhanced_multiframe10.dcm", "US_echo_jpeglossless.dcm", "pydicom_693_J2KI.dcm",
+    "pydicom_CT_small.dcm", "pydicom_JPEG2000.dcm", "pydicom_MR_small.dcm", "pydicom_examples_overlay.dcm",
 )  # fmt: skip
 COLOUR = ("pydicom_SC_rgb_rle_2frame.dcm", "pydicom_examples_ybr_color.dcm")
 HOUNSFIELD = ("CT_small_highdicom.dcm", "pydicom_693_J2KI.dcm", "pydicom_CT_small.dcm")

@@ -23,16 +23,17 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     max_leaves=8,
 )
 USED = (
-    "0020000D", "0020000E", "00080018", "00080016", "00080060", "00280008", "00200013", "00200032", "00200037",
+    "0020000D", "0020000E", "00080018", "00080016", "00080060", "00280008", "00200013", "00200032",
+    "00200037",
     "00100020", "00080008", "52009229", "52009230", "00280010", "0040A043", "00280301",
 )  # fmt: skip
 
 
 def full() -> Any:
     return phantoms.pictured(
-        phantoms.steps(0, 100), phantoms.CT, "CT", PatientID="77", IssuerOfPatientID="Ward", InstanceNumber=12,
-        PatientBirthDate="19510504", StudyDate="20240131", AcquisitionDate="20240201", StudyDescription="Head",
-        SeriesDescription="Axial 5.0", BodyPartExamined="HEAD", Laterality="L", ImageLaterality="R",
+        phantoms.steps(0, 100), phantoms.CT, "CT", PatientID="77", IssuerOfPatientID="Ward",
+        InstanceNumber=12, PatientBirthDate="19510504", StudyDate="20240131", AcquisitionDate="20240201",
+        StudyDescription="Head", SeriesDescription="Axial 5.0", BodyPartExamined="HEAD", Laterality="L", ImageLaterality="R",
         ViewPosition="AP", BurnedInAnnotation="NO", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
         ImagePositionPatient=[10.0, 20.0, 30.0], ImageOrientationPatient=[1.0, 0, 0, 0, 0, -1.0],
     )  # fmt: skip
@@ -43,8 +44,8 @@ def test_a_file_and_its_json_say_the_same() -> None:
     from_file = header_of(phantoms.written(made))
     from_json = header_of(made.to_json_dict())
     assert from_file == Header(
-        Spot(phantoms.STUDY, phantoms.SERIES, phantoms.INSTANCE), phantoms.CT, "CT", 1, 12, 20.0, "77", "Ward",
-        "19510504", "20240201", "Head", "Axial 5.0", "HEAD", "R", "AP", 16, 16, "NO", "1.2.840.10008.1.2.1",
+        Spot(phantoms.STUDY, phantoms.SERIES, phantoms.INSTANCE), phantoms.CT, "CT", 1, 12, 20.0, "77",
+        "Ward", "19510504", "20240201", "Head", "Axial 5.0", "HEAD", "R", "AP", 16, 16, "NO", "1.2.840.10008.1.2.1",
         ("ORIGINAL", "PRIMARY", "LOCALIZER"), (0.0, 1.0, 0.0),
     )  # fmt: skip
     assert from_json == header_of({**made.to_json_dict(), "00080005": {}})
@@ -123,7 +124,8 @@ def test_no_bytes_are_refused() -> None:
         ("1.2.840.10008.5.1.4.1.1.481.1", Kind.PICTURE), ("1.2.840.10008.5.1.4.1.1.128", Kind.PICTURE),
         (phantoms.SEGMENTATION, Kind.SEGMENTATION), (phantoms.BASIC_REPORT, Kind.REPORT),
         ("1.2.840.10008.5.1.4.1.1.88.67", Kind.REPORT), (phantoms.KEY_IMAGES, Kind.KEY_IMAGES),
-        ("1.2.840.10008.5.1.4.1.1.481.2", Kind.RADIOTHERAPY), ("1.2.840.10008.5.1.4.1.1.481.5", Kind.RADIOTHERAPY),
+        ("1.2.840.10008.5.1.4.1.1.481.2", Kind.RADIOTHERAPY),
+        ("1.2.840.10008.5.1.4.1.1.481.5", Kind.RADIOTHERAPY),
         ("1.2.840.10008.5.1.4.1.1.9.1.1", Kind.WAVEFORM), ("1.2.840.10008.5.1.4.1.1.104.1", Kind.PAGES),
         ("1.2.840.10008.5.1.4.1.1.11.1", Kind.PRESENTATION), ("1.2.840.10008.5.1.4.1.1.30", Kind.MAP),
         ("1.2.840.10008.5.1.4.1.1.77.1.6", Kind.SLIDE), ("1.2.840.10008.5.1.4.1.1.77.1.4.1", Kind.VIDEO),

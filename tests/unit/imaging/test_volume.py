@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,7 @@ def test_a_long_volume_is_thinned_evenly_over_its_millimetres() -> None:
     random.Random(1).shuffle(slices)
     found = choose_slices(slices)
     places = [header.position or 0.0 for header in found.chosen]
-    gaps = [after - before for before, after in zip(places, places[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(places)]
     assert len(found.chosen) == 85
     assert (found.chosen[0].number, found.chosen[-1].number) == (1, 2000)
     assert max(gaps) - min(gaps) <= 1.21
@@ -70,7 +71,7 @@ def test_a_spread_is_even_without_doubles_and_within_bounds(count: int, most: in
     assert all(1 <= number <= count for number in found)
     assert list(found) == sorted(found)
     if len(found) > 1:
-        gaps = [after - before for before, after in zip(found, found[1:], strict=False)]
+        gaps = [after - before for before, after in pairwise(found)]
         assert max(gaps) - min(gaps) <= 1
         assert (found[0], found[-1]) == (1, count)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,7 +26,7 @@ def test_a_window_is_monotonic_and_stays_within_a_byte(
     known = sorted(number for number in numbers if number == number)
     shown = apply_window(values(*known), Window(center, width, function))[0].astype(int)
     assert all(0 <= grey <= 255 for grey in shown)
-    assert all(one <= other for one, other in zip(shown[:-1], shown[1:], strict=True))
+    assert all(one <= other for one, other in pairwise(shown))
 
 
 @given(st.lists(NUMBERS, min_size=2, max_size=30), NUMBERS, NUMBERS)
@@ -33,7 +35,7 @@ def test_a_range_is_monotonic_and_its_ends_are_black_and_white(
 ) -> None:
     low, high = sorted((one, other))
     shown = spread_range(values(*sorted(numbers)), low, high)[0].astype(int)
-    assert all(a <= b for a, b in zip(shown[:-1], shown[1:], strict=True))
+    assert all(a <= b for a, b in pairwise(shown))
     if high - low > 1:
         assert spread_range(values(low, high), low, high).tolist() == [[0, 255]]
 

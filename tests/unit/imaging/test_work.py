@@ -404,14 +404,17 @@ def report(**elements: Any) -> FileDataset:
         item(
             ValueType="CONTAINER", ConceptNameCodeSequence=code("Findings"),
             ContentSequence=items(
-                item(ValueType="TEXT", ConceptNameCodeSequence=code("Finding"), TextValue="No effusion.\r\nHeart normal."),
+                item(
+                    ValueType="TEXT", ConceptNameCodeSequence=code("Finding"),
+                    TextValue="No effusion.\r\nHeart normal.",
+                ),
                 item(
                     ValueType="NUM", ConceptNameCodeSequence=code("Diameter"),
                     MeasuredValueSequence=items(
-                        item(NumericValue="3.50", MeasurementUnitsCodeSequence=code("centimeter", "cm", "UCUM"))
+                        item(NumericValue="3.50", MeasurementUnitsCodeSequence=code("centimetre", "cm"))
                     ),
                 ),
-                item(ValueType="CODE", ConceptNameCodeSequence=code("Side"), ConceptCodeSequence=code("Left")),
+                item(ValueType="CODE", ConceptNameCodeSequence=code("Side"), ConceptCodeSequence=code("L")),
                 item(ValueType="IMAGE", ConceptNameCodeSequence=code("Source")),
             ),
         ),
@@ -429,8 +432,8 @@ def text_of(made: FileDataset) -> str:
 
 def test_a_structured_report_is_told_line_by_line() -> None:
     assert text_of(report(VerificationFlag="VERIFIED", CompletionFlag="COMPLETE")).split("\n") == [
-        "Chest X-ray report", "Findings", "Finding: No effusion. Heart normal.", "Diameter: 3.50 cm", "Side: Left",
-        "Observer: Roe Ann",
+        "Chest X-ray report", "Findings", "Finding: No effusion. Heart normal.", "Diameter: 3.50 cm",
+        "Side: L", "Observer: Roe Ann",
     ]  # fmt: skip
 
 
