@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from PIL import Image
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from service.imaging.picture import MODEL_SIDE, Spot, Unreadable
 from service.imaging.reader import PictureReader

@@ -1,7 +1,7 @@
 """An encoder's process that does as its folder says: it dies while there are files to take, then answers.
 
-It is given the arguments of `service.imaging.siglip`. `sleep` and `short` are folders whose name says what the
-process does.
+It is given the arguments of `service.imaging.siglip`. `sleep`, `short` and `stillborn` are folders whose name
+says what the process does.
 """
 
 from __future__ import annotations

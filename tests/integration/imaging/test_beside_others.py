@@ -14,7 +14,7 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.pixels import apply_modality_lut, apply_windowing
+from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 from skimage.metrics import structural_similarity
 
 from fixtures.pacs import PacsServer, rewritten
@@ -72,7 +72,8 @@ def windowed(dataset: pydicom.Dataset, center: float, width: float, function: st
     bits, slope = int(dataset.BitsStored), float(dataset.get("RescaleSlope", 1))
     low = -(2 ** (bits - 1)) if dataset.PixelRepresentation else 0
     start = low * slope + float(dataset.get("RescaleIntercept", 0))
-    return (shown - start) / ((2**bits - 1) * slope) * 255
+    scaled: NDArray[np.float64] = (shown - start) / ((2**bits - 1) * slope) * 255
+    return scaled
 
 
 def by_pydicom(dataset: pydicom.Dataset) -> NDArray[np.float64]:
@@ -128,7 +129,7 @@ def test_a_picture_looks_like_the_archives_own(
     ours = unscaled(reader, data, header, window=window, as_model=False)
     theirs = _by_orthanc(pacs, header, window)
     assert theirs.shape[:2] == ours.shape[:2]
-    likeness = structural_similarity(ours[..., 1], theirs[..., 1], data_range=255)
+    likeness = float(structural_similarity(ours[..., 1], theirs[..., 1], data_range=255))  # type: ignore[no-untyped-call]
     assert likeness >= 0.97, f"{name}: {likeness:.3f}"
 
 

@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from service.ports.pictures import Whose
 from service.settings import Settings
 from service.store.pictures import SqlPictureIndexes
 from service.wiring import open_vault
+from service.wiring.ehr import reader_of
 from tests.conftest import missing
 
 TEXTS = ("chest x-ray with a pleural effusion", "", "x" * 5000, "Zwerchfell\x00 \u202e")
@@ -202,18 +204,19 @@ def test_what_was_looked_at_is_kept_labelled_and_found_by_words_on_the_command_l
     vault = open_vault(Settings(home=tmp_path / "home"))
     assert vault is not None
     album = Album(encoder, SqlPictureIndexes(vault))
-    ours, anothers = AlbumAt(album, SERVER, "none"), AlbumAt(album, SERVER, "user:1")
+    server, reader = reader_of(Settings(fhir_url=SERVER))
+    ours, anothers = AlbumAt(album, server, reader), AlbumAt(album, server, "user:1")
     prompts = ["X-ray of the chest showing pneumonia", "X-ray of the chest"]
     sight = ours.see(pngs, prompts, "Patient/1", {spot: about(spot) for spot in pngs})
     assert sight is not None
     assert set(sight.images) == set(pngs)
     assert set(sight.prompts) == set(prompts)
-    entries = album.entries(Whose(SERVER, "none", "Patient/1"))
+    entries = album.entries(Whose(server, reader, "Patient/1"))
     assert [one.spot for one in entries] == list(pngs)
     words = {label.words for label in labels_for("DX", ["chest"])}
     assert all(one.labels and {label.words for label in one.labels} <= words for one in entries)
-    assert album.entries(Whose(SERVER, "user:1", "Patient/1")) == ()
-    assert album.entries(Whose(SERVER, "none", "Patient/2")) == ()
+    assert album.entries(Whose(server, "user:1", "Patient/1")) == ()
+    assert album.entries(Whose(server, reader, "Patient/2")) == ()
     assert anothers.see({}, prompts, "Patient/1", {}) is not None
     vault.close()
 
@@ -226,8 +229,6 @@ def test_what_was_looked_at_is_kept_labelled_and_found_by_words_on_the_command_l
     asked = encoder.embed_texts(["left lower lobe opacity"]).vectors[0]
     likeness = {spot.instance: float(sight.images[spot] @ asked) for spot in pngs}
     best = sorted(likeness, key=lambda one: -likeness[one])[:3]
-    import msgspec
-
     told = msgspec.json.decode(found.stdout)
     assert [one["instance"] for one in told["pictures"]] == best
     assert "nothing here is a finding" in told["note"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from service.imaging.picture import Header, Rendered, Spot, Unreadable
 from service.imaging.reader import Limits, PictureReader
@@ -169,7 +170,7 @@ def test_what_breaks_its_child_costs_only_itself(word: str, reason: str) -> None
 def test_memory_that_a_file_claims_is_not_given(reader: PictureReader) -> None:
     """A deflated file of a few kilobytes that swells beyond all memory."""
     made = phantoms.pictured(np.zeros((16, 16), np.uint8))
-    made.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+    made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     made.PixelData = bytes(400_000_000)
     with PictureReader(Limits(memory_bytes=600 * 1024 * 1024)) as bounded:
         swollen = phantoms.written(made)

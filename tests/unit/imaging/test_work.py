@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import FileDataset
-from pydicom.pixels import convert_color_space
-from pydicom.uid import RLELossless
+from pydicom.pixels.processing import convert_color_space
+from pydicom.uid import MPEG4HP41, RLELossless
 
 from service.imaging.order import Order, unpack
 from service.imaging.picture import Rendered, Spot
@@ -96,7 +96,7 @@ def test_a_person_may_see_a_ct_in_one_window() -> None:
 
 
 def test_monochrome_1_is_inverted_and_monochrome_2_is_not() -> None:
-    window = {"WindowCenter": 50, "WindowWidth": 101}
+    window: dict[str, Any] = {"WindowCenter": 50, "WindowWidth": 101}
     light = grey(pictured(steps(0, 100, np.uint16), **window))
     dark = grey(pictured(steps(0, 100, np.uint16), PhotometricInterpretation="MONOCHROME1", **window))
     assert near(light, steps(0, 100) * 2.55, 2)
@@ -329,11 +329,14 @@ def test_pixels_that_are_missing_short_or_impossible_are_refused() -> None:
     assert refusal(phantoms.dataset(phantoms.DX, "DX", Rows=4, Columns=4)) == "without pixels"
     huge = pictured(steps(0, 255, np.uint8), Rows=60_000, Columns=60_000)
     assert refusal(huge) == "too many pixels"
-    for elements in ({"Rows": 0}, {"SamplesPerPixel": 2}, {"BitsStored": 12, "HighBit": 20}):
+    impossible: list[dict[str, Any]] = [
+        {"Rows": 0}, {"SamplesPerPixel": 2}, {"BitsStored": 12, "HighBit": 20},
+    ]  # fmt: skip
+    for elements in impossible:
         assert refusal(pictured(steps(0, 4000, np.uint16), **elements))
     assert refusal(b"\x00" * 500) == "not a DICOM file"
     video = pictured(steps(0, 255, np.uint8))
-    video.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.102"
+    video.file_meta.TransferSyntaxUID = MPEG4HP41
     video["PixelData"].is_undefined_length = True
     video.PixelData = b"\xfe\xff\x00\xe0\x00\x00\x00\x00\xfe\xff\x00\xe0\x04\x00\x00\x00abcd"
     assert refusal(video) == "a video"
