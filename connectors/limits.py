@@ -65,7 +65,5 @@ class ImagingLimits:
     """A photograph or scanned page that is kept in the record itself."""
     max_part_head_bytes: int = 16 * 1024
     """Headers of one part of a multipart answer, and what stands before the first."""
-    max_studies: int = 500
-    """Studies that a search by patient lists."""
     page_size: int = 100
     """`limit` of a search: servers cap it as they like."""

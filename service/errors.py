@@ -9,6 +9,7 @@
     │   └── NoEncoder        8   there is no image encoder, or it failed (`service.imaging.encoder`)
     ├── StoreError           9   the disk is full, the key is missing, the database is damaged
     │   └── ShreddedError    9   what was stored about this patient was destroyed for good
+    │       └── ExpiredError 9   this summary's text was deleted: it is older than the site keeps them
     ├── FilingError         11   the server refused the document, or would drop its label
     └── GateError           23   a model with a prompt is not released (`service.quality.gate`)
 
@@ -72,6 +73,19 @@ class ShreddedError(StoreError):
         super().__init__(
             "What was stored about this patient was destroyed.",
             "Nothing new is stored about them before `epicrisis keys readmit`.",
+        )
+
+
+class ExpiredError(ShreddedError):
+    """A summary's text was deleted by the site's rule (`epicrisis retain`); its patient was not shredded."""
+
+    code = "expired"
+
+    def __init__(self) -> None:
+        StoreError.__init__(
+            self,
+            "The text of this summary was deleted: it is older than this site keeps them.",
+            "A new summary can be made at any time.",
         )
 
 

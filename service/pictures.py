@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from connectors.dicomweb.client import Fetched, StudyFound
+from connectors.dicomweb.keyobjects import marked_instances
 from connectors.dicomweb.links import StudyLink, links_of, missing_endpoints
 from connectors.errors import ConnectorError
+from service.errors import StoreError
 from service.imaging.choice import Chosen, Sight, choose, prompts_of, shortlist
 from service.imaging.header import header_of
 from service.imaging.index import Entry
@@ -25,11 +28,14 @@ from service.imaging.picture import ENCODER_SIDE, MODEL_SIDE, Header, Picture, R
 from service.imaging.reader import PictureReader
 from service.imaging.whose import whose
 from service.ports.images import Looked, Unseen, Wanted
+from service.ports.pictures import PictureCache
 from service.record.dates import parse_when, show_day
 from service.record.facts import Fact, Kind
 
 MOST_STUDIES = 12
 """More are not asked for: the newest are."""
+ENCODER_SHARE = 0.5
+"""Of the time for looking: without a GPU an encoder may take minutes, and rules then choose."""
 LOOK_S = 90.0
 """How long looking may take in all; what is not there by then is not seen."""
 TOO_LATE = "the image archive did not answer in time"
@@ -103,6 +109,8 @@ class Pictures:
     issuers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = LOOK_S
     refuses_burned_in: bool = False
+    kept: PictureCache | None = None
+    """Files that were fetched before."""
 
     async def look(self, wanted: Wanted) -> Looked:
         """Return what is to be shown, and what could not be seen."""
@@ -120,7 +128,7 @@ class _Look:
     def __init__(self, site: Pictures, wanted: Wanted) -> None:
         self._site, self._wanted = site, wanted
         self._facts = {f.source.reference: f for f in wanted.record.facts if f.kind is Kind.IMAGING}
-        self._files = _Files(site)
+        self._files = _Files(site, wanted.record.identity.reference)
         self._patient: Mapping[str, Any] = {}
         self._unseen: list[Unseen] = []
         self._open: dict[str, StudyLink] = {}
@@ -137,7 +145,7 @@ class _Look:
         self._open = {_key(link): link for link in links}
         listed = await self._listed(links)
         problem = Problem(self._wanted.words)
-        sight = await self._sight(listed, problem)
+        sight = await self._sight_in_time(listed, problem)
         choice = choose([one.study for one in listed], problem, self._wanted.most, sight)
         shown = [await self._picture(chosen, listed) for chosen in choice.chosen]
         self._open.clear()
@@ -190,15 +198,27 @@ class _Look:
         if not shown:
             self._miss(link, NO_PICTURES, max(1, len(headers)))
             return None
-        return _Listed(link, self._study(link, shown))
+        return _Listed(link, self._study(link, shown, marked_instances(answer.instances)))
 
-    def _study(self, link: StudyLink, headers: Sequence[Header]) -> Study:
+    def _study(self, link: StudyLink, headers: Sequence[Header], marked: Sequence[str]) -> Study:
         fact = self._facts[link.source]
         told = dict(fact.details)
         return Study(
             link.study, link.source, series_of(headers), taken=max(one.taken for one in headers),
             description=fact.name, reason=told.get("reason", ""), body_site=told.get("body site", ""),
+            key=frozenset(_middle(one) for one in headers if one.spot.instance in marked),
         )  # fmt: skip
+
+    async def _sight_in_time(self, listed: Sequence[_Listed], problem: Problem) -> Sight | None:
+        """Return what the encoder saw within its share of the time: a slow one must not cost the pictures.
+
+        What it sees later it keeps, and knows the next time.
+        """
+        try:
+            async with asyncio.timeout(self._site.seconds * ENCODER_SHARE):
+                return await self._sight(listed, problem)
+        except TimeoutError:
+            return None
 
     async def _sight(self, listed: Sequence[_Listed], problem: Problem) -> Sight | None:
         """Have the encoder look at what may be shown; None where there is none, or it fails."""
@@ -255,8 +275,8 @@ class _Look:
 class _Files:
     """Instances of one look: the frames of one are read one after the other, and no second file is held."""
 
-    def __init__(self, site: Pictures) -> None:
-        self._site = site
+    def __init__(self, site: Pictures, patient: str) -> None:
+        self._site, self._patient = site, patient
         self._last: tuple[Spot, bytes | str] | None = None
 
     async def frame(self, link: StudyLink, spot: Spot, side: int) -> Rendered | str:
@@ -274,6 +294,30 @@ class _Files:
         return found.reason if isinstance(found, Unreadable) else found[0]
 
     async def _fetch(self, link: StudyLink, spot: Spot) -> bytes | str:
+        """Return an instance as it was kept, or as the archive sends it, or why there is none.
+
+        What a UID names does not change (DICOM PS3.5, 9), and each use checks anew whose it is.
+        """
+        name = f"{link.base_url} {spot.study} {spot.series} {spot.instance}"
+        found = await asyncio.to_thread(self._kept, name)
+        if found is not None:
+            return found
+        data = await self._ask(link, spot)
+        if isinstance(data, bytes):
+            await asyncio.to_thread(self._keep, name, data)
+        return data
+
+    def _kept(self, name: str) -> bytes | None:
+        with suppress(StoreError):
+            return self._site.kept.get(self._patient, name) if self._site.kept is not None else None
+        return None
+
+    def _keep(self, name: str, data: bytes) -> None:
+        with suppress(StoreError):
+            if self._site.kept is not None:
+                self._site.kept.put(self._patient, name, data)
+
+    async def _ask(self, link: StudyLink, spot: Spot) -> bytes | str:
         try:
             archive = self._site.archives.at(link.base_url)
             found = await archive.instances(spot.study, spot.series, [spot.instance])
@@ -283,6 +327,11 @@ class _Files:
             return found.files[spot.instance]
         failed = found.failures.get(spot.instance)
         return _as_reason(failed.message) if failed is not None else NOT_SENT
+
+
+def _middle(header: Header) -> Spot:
+    """Return the frame that stands for an instance that was marked as a whole."""
+    return replace(header.spot, frame=(max(1, header.frames) + 1) // 2)
 
 
 def _as_picture(chosen: Chosen, own: _Own, fact: Fact) -> Picture:

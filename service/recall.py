@@ -20,6 +20,7 @@ from service.errors import FilingError, SettingsError
 from service.filing.desk import Desk, identifier_of
 from service.filing.withdraw import withdraw
 from service.ports import ATTESTED_SYSTEM, DEVICE_SYSTEM, DOCUMENT_SYSTEM, Wanted
+from service.ports.attesting import Proposal, ProposalState
 from service.writeback.labels import PROMPT_SYSTEM
 from service.writeback.lifecycle import standing_of
 
@@ -125,6 +126,25 @@ async def withdraw_recalled(
         [_withdraw(desk, document, reason, by, actor) for document in recall.documents], tell
     )
     return replace(recall, documents=tuple(done))
+
+
+async def carry_out(
+    desk: Desk,
+    proposal: Proposal,
+    *,
+    by: str,
+    actor: str,
+    tell: Tell = lambda done, total: None,
+) -> Proposal:
+    """Withdraw all that an approved recall is about, and return it as it ended. Raises StoreError alone.
+
+    Withdrawing twice does no harm: of two that carry out the same, the second finds it done.
+    """
+    found = await find_recalled(desk, proposal.wanted)
+    ended = await withdraw_recalled(desk, found, reason=proposal.reason, by=by, actor=actor, tell=tell)
+    left = tuple(f"{one.document}: {one.result or one.standing}" for one in ended.not_withdrawn)
+    total = len(ended.documents)
+    return replace(proposal, state=ProposalState.DONE, total=total, done=total - len(left), left=left)
 
 
 async def _in_batches(works: Sequence[Any], tell: Tell) -> list[Any]:

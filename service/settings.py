@@ -142,6 +142,8 @@ class Settings(BaseSettings):
     """How long an unused snapshot of a chart, or digest of a part of one, is kept; 0 keeps none."""
     replay_days: int = Field(default=365, ge=0)
     """How long it is kept what a run was made of, so that it can be replayed; 0 keeps none."""
+    retention_days: int = Field(default=0, ge=0)
+    """How long the text of summaries and all that quotes them is kept, for `epicrisis retain`; 0: for ever."""
     budget_tokens: int | None = Field(default=None, ge=200)
     """Token budget of the context; empty: what the model's window leaves, or the profile's limit."""
 

@@ -22,7 +22,6 @@ from connectors.dicomweb.attributes import (
     SERIES,
     STUDY,
     count,
-    first,
     is_uid,
     read_items,
     uid,
@@ -133,17 +132,6 @@ class Pacs:
     def access_profile(self) -> str:
         """As whom we read."""
         return self.session.auth.profile
-
-    async def studies_of(self, patient_id: str) -> tuple[dict[str, Any], ...]:
-        """Return what QIDO-RS finds for a record number; issuers are for the caller to compare.
-
-        Raises ConnectorError. A server that ignores `PatientID` would show others: those are left out.
-        """
-        if not patient_id or any(c in patient_id for c in "*?\\\0\r\n"):
-            raise InvalidId("This is not a record number that a PACS can be asked for.")
-        params = (("PatientID", patient_id), ("includefield", "00100021"), ("includefield", "00100030"))
-        items = await self._search("studies", params, self.imaging.max_studies)
-        return tuple(item for item in items if first(item, "00100020") == patient_id and uid(item, STUDY))
 
     async def study(self, study: str, *, series: Sequence[str] = ()) -> StudyFound:
         """Return the metadata of a study's instances, or of these series. Raises ConnectorError.

@@ -6,7 +6,6 @@ What was complete before a break is kept. Nothing in a header is trusted for a s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from email.message import Message
 
 import httpx
@@ -16,14 +15,6 @@ from connectors.limits import ImagingLimits
 
 _MAX_BOUNDARY = 70
 """RFC 2046 5.1.1. Orthanc writes longer ones (up to 111), so twice that is read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One part: its media type with parameters as written, and its bytes."""
-
-    content_type: str
-    body: bytes
 
 
 def boundary_of(content_type: str) -> bytes:
@@ -47,18 +38,17 @@ class Splitter:
         self._max_part_bytes = max_part_bytes
         self._max_head_bytes = max_head_bytes
         self._held = bytearray(b"\r\n")  # the first delimiter has no line before it
-        self._step: Callable[[], Part | bool] = self._preamble
+        self._step: Callable[[], bytes | bool] = self._preamble
         self._searched = 0
-        self._content_type = ""
         self.has_ended = False
 
-    def feed(self, piece: bytes) -> list[Part]:
+    def feed(self, piece: bytes) -> list[bytes]:
         """Return the parts that end within these bytes. Raises TooLarge, and NotDicom."""
         self._held += piece
         parts = []
         while not self.has_ended:
             done = self._step()
-            if isinstance(done, Part):
+            if isinstance(done, bytes):
                 parts.append(done)
             elif not done:
                 break
@@ -92,17 +82,16 @@ class Splitter:
             self._refuse_head(len(self._held))
             return False
         self._refuse_head(end)
-        self._content_type = _content_type(bytes(self._held[:end]))
         del self._held[: end + 2]  # one end of line stays: a body may be empty
         self._searched = 0
         self._step = self._body
         return True
 
-    def _body(self) -> Part | bool:
+    def _body(self) -> bytes | bool:
         end = self._next_delimiter(self._max_part_bytes + 2, "A part of an answer")
         if end is None:
             return False
-        part = Part(self._content_type, bytes(self._held[2:end]))
+        part = bytes(self._held[2:end])
         self._after_delimiter(end)
         return part
 
@@ -127,14 +116,6 @@ class Splitter:
             raise TooLarge(f"The head of a part is larger than {self._max_head_bytes:,} bytes.")
 
 
-def _content_type(head: bytes) -> str:
-    for line in head.decode("latin-1").split("\r\n"):
-        name, _, value = line.partition(":")
-        if name.strip().lower() == "content-type":
-            return value.strip()
-    return ""
-
-
 class FirstPart:
     """Reads the first part of an answer and hangs up: one instance was asked for, whatever else comes."""
 
@@ -151,15 +132,10 @@ class FirstPart:
         splitter = Splitter(boundary_of(content_type), self._max_bytes, self._limits.max_part_head_bytes)
         async for piece in response.aiter_bytes():
             for part in splitter.feed(piece):
-                return self._checked(part)
+                return part
             if splitter.has_ended:
                 raise NotDicom("The PACS answered without a single part.")
         raise CutOff("The answer of the PACS ended before its first part was complete.")
-
-    def _checked(self, part: Part) -> bytes:
-        if _media_type(part.content_type) not in (self._media_type, ""):
-            raise NotDicom("The PACS answered with parts of another kind than was asked for.")
-        return part.body
 
 
 def _media_type(value: str) -> str:

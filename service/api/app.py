@@ -28,6 +28,7 @@ from service.api.keys import Jwks, add_keys
 from service.api.pages import build_page, list_runs
 from service.api.problem import Problems
 from service.api.render import page, plain_page
+from service.api.review.frame import has_console
 from service.api.security import HostAllowList, SecurityHeaders, check_bind
 from service.api.table import check_routes, read_table
 from service.api.ward import Ward
@@ -187,7 +188,9 @@ class Pages:
             return JSONResponse({"status": "the store cannot be read"}, 503)
         return JSONResponse({"status": "ok"})
 
-    def summaries(self, number: Annotated[int, Query(alias="page", ge=1, le=LAST_PAGE)] = 1) -> Response:
+    def summaries(
+        self, request: Request, number: Annotated[int, Query(alias="page", ge=1, le=LAST_PAGE)] = 1
+    ) -> Response:
         """Show one page of the list, newest first."""
         before = (number - 1) * ROWS_A_PAGE
         rows, total = self._store.rows(limit=ROWS_A_PAGE, offset=before)
@@ -204,6 +207,7 @@ class Pages:
             last=last,
             before=before,
             has_ward=self._has_ward,
+            has_console=has_console(request),
             version=self._version,
         )
 
@@ -228,6 +232,7 @@ class Pages:
         taps = self._taps(request, run)
         return page(
             "summary.html", page=shown, version=self._version, taps=taps, attest_at=attest_at,
+            review_at=f"/review/runs/{run_id}" if has_console(request) else "",
             viewer_at=_viewer_at(request, run_id),
         )  # fmt: skip
 

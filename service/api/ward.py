@@ -18,6 +18,7 @@ from fastapi.responses import RedirectResponse, Response
 from service.admissions.words import sentence_for
 from service.api.gate import may, visitor_of
 from service.api.render import page
+from service.api.review.frame import has_console
 from service.ports import (
     Action,
     Admission,
@@ -110,6 +111,7 @@ class Ward:
             rows=[show_admission(one, names.get(RunId(one.run_id), "")) for one in rows],
             tally=[(WORDS[one].lower(), counts[one]) for one in ORDER if counts[one]],
             schedules=[self._show_schedule(one) for one in self.schedules()],
+            has_console=has_console(request),
             may_change=may(request, "POST", CHANGE),
             now=show_instant(self.clock()),
             version=self.version,

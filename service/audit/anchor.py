@@ -59,6 +59,11 @@ class AnchorFile:
         with self._lock:
             return self._written_at is None and self._last_at() is None
 
+    def newest(self) -> Anchor | None:
+        """Return the last anchor that is whole and ours, without reading all of them. Raises StoreError."""
+        line = self._last()
+        return Anchor(line.entries, line.head, line.at) if line is not None else None
+
     def write(self, number: int, head: str) -> None:
         """Add the head, on the disk when this returns. Raises StoreError."""
         at = self._clock().astimezone(UTC)
@@ -109,13 +114,17 @@ class AnchorFile:
             _sync_folder(self._path.parent)
 
     def _last_at(self) -> datetime | None:
-        """When the last line was written that is whole and ours."""
+        line = self._last()
+        return line.at if line is not None else None
+
+    def _last(self) -> _Line | None:
+        """Return the last line that is whole and ours."""
         with _told_plainly(), suppress(FileNotFoundError), self._path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
             for text in reversed(file.readlines()):
                 line = _parse(text)
                 if line is not None and line.mac == self._mac(line.entries, line.head, line.at):
-                    return line.at
+                    return line
         return None
 
     def _mac(self, number: int, head: str, at: datetime) -> str:

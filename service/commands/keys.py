@@ -97,6 +97,9 @@ def shred(
     leave_drafts: Annotated[
         bool, typer.Option("--leave-drafts", help="Even where drafts of ours stand in the record system.")
     ] = False,
+    despite_hold: Annotated[
+        bool, typer.Option("--despite-hold", help="Even where the patient is under a legal hold.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Destroy a patient's data key: nothing about them can be read here any more, nor in later backups.
@@ -107,8 +110,8 @@ def shred(
     """
     if not reason.strip():
         raise SettingsError("A patient is shredded for a reason.", "--reason TEXT")
-    with _recorded(context.obj, "keys:shred") as room:
-        done = room.shred(patient, reason, leave_drafts=leave_drafts)
+    with _recorded(context.obj, "keys:shred:despite-hold" if despite_hold else "keys:shred") as room:
+        done = room.shred(patient, reason, leave_drafts=leave_drafts, despite_hold=despite_hold)
     if as_json:
         print_json(asdict(done))
     elif done.again:

@@ -17,10 +17,12 @@ from service.quality.trends import MOST_SERIES, MeasureKind, Trends
 
 WIDTH: Final = 320
 HEIGHT: Final = 190
-LEFT: Final = 46
+LEFT: Final = 50
 RIGHT: Final = 12
 TOP: Final = 10
 BOTTOM: Final = 28
+BESIDE: Final = 3
+"""How far a series stands beside the one before, so that equal figures do not hide each other."""
 ROW: Final = 40
 """Height of one row of a chart of intervals."""
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
@@ -140,9 +142,10 @@ def _line(
     places: Mapping[str, float],
     ceiling: float,
 ) -> Line:
+    beside = number * min(BESIDE, (WIDTH - LEFT - RIGHT) / len(places) / MOST_SERIES)
     marks = tuple(
         Mark(
-            places[week], _y(one.value, ceiling), _y(one.low, ceiling), _y(one.high, ceiling),
+            places[week] + beside, _y(one.value, ceiling), _y(one.low, ceiling), _y(one.high, ceiling),
             f"{name}, week of {_day(week)}: {_said(kind, one.value)}, {_interval(kind, one)}, of {one.n:,}",
         )
         for week, one in by_week.items()

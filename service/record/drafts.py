@@ -54,6 +54,8 @@ _FIXED = tuple(
     )
 )
 """Whole lines of our text form that the JSON form does not hold word for word."""
+_BULLET = re.compile(r"^- ")
+"""Ours before every statement, a clinician's too; blanked, so that every word keeps its place."""
 _HEADINGS = ("Sources", "Left out, and not retrieved", "About this draft", "About this summary")
 
 
@@ -173,7 +175,9 @@ def is_attested(resource: Element) -> bool:
 
 def addition_to(text: str, lines: tuple[Line, ...]) -> Stripped:
     """Return what of an attested text no machine wrote, every word in its place."""
-    kept = "\n".join(" " * len(line) if _is_fixed(line) else line for line in text.split("\n"))
+    kept = "\n".join(
+        " " * len(line) if _is_fixed(line) else _BULLET.sub("  ", line) for line in text.split("\n")
+    )
     words = OwnWords()
     words.add(lines)
     found = words.strip_lines(kept)

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement
 from sqlmodel import col, or_, select
 
 from service.errors import ShreddedError, StoreError
-from service.ports import Closes, DocumentState, FiledDocument, Stop, StopScope, Wanted
+from service.ports import Closes, DocumentState, FiledDocument, RunId, Stop, StopScope, Wanted
 from service.store.attesting import hidden_runs
 from service.store.database import PATIENT, Database
 from service.store.tables import CitationTable, DocumentTable, GivenTable, RunTable, StopTable
@@ -73,6 +73,12 @@ class SqlDocuments:
         """Return the documents of the runs that are wanted, oldest first. Raises StoreError."""
         runs = select(RunTable.run_id).where(*self._conditions(wanted))
         return self._documents(col(DocumentTable.run_id).in_(runs))
+
+    def find_runs(self, wanted: Wanted) -> Sequence[RunId]:
+        """Return the runs that are wanted, newest first, filed or not. Raises StoreError."""
+        found = select(RunTable.run_id).where(*self._conditions(wanted))
+        with self.database.reading() as session:
+            return [RunId(run_id) for run_id in session.exec(found.order_by(col(RunTable.id).desc()))]
 
     def find_templates(self, prompt_id: str, prompt_version: str) -> Sequence[str]:
         """Return the digests of the templates that runs used under this name and version."""

@@ -21,6 +21,7 @@ from service.errors import ShreddedError, StoreError
 from service.ports.inputs import Decided, Made
 from service.ports.runs import RunId, StoredRun
 from service.store.columns import Encrypted, UtcInstant
+from service.store.holds import held_patients
 from service.store.parts import (
     name_of,
     named_resources,
@@ -161,11 +162,16 @@ class SqlInputs:
         """Delete the inputs of runs made before then; return of how many runs. Raises StoreError.
 
         A part bears the time of the newest run that it went into: an older one than `before` is of none.
+        Whatever is of a patient under a legal hold stays.
         """
         with self._database.writing() as session:
-            old = delete(RunInputTable).where(col(RunInputTable.kept_at) < before)
+            held = held_patients()
+            old = delete(RunInputTable).where(
+                col(RunInputTable.kept_at) < before, col(RunInputTable.patient_hash).not_in(held)
+            )
             count = session.connection().execute(old).rowcount
-            session.execute(delete(InputPartTable).where(col(InputPartTable.used_at) < before))
+            parts = col(InputPartTable.used_at) < before, col(InputPartTable.patient_hash).not_in(held)
+            session.execute(delete(InputPartTable).where(*parts))
             session.execute(
                 delete(TemplateTable).where(
                     col(TemplateTable.digest).not_in(select(col(RunInputTable.templates)))

@@ -39,6 +39,7 @@ from service.store.columns import Encrypted
 from service.store.database import Database
 from service.store.envelope import raise_epoch
 from service.store.feedback import shred_feedback
+from service.store.holds import is_held, shred_holds
 from service.store.hook_calls import shred_hook_rows
 from service.store.inputs import shred_inputs
 from service.store.launches import LaunchTable
@@ -166,17 +167,22 @@ class KeyRoom:
             self._forget_masters()
         return done
 
-    def shred(self, patient: str, reason: str, *, leave_drafts: bool = False) -> Shredded:
+    def shred(
+        self, patient: str, reason: str, *, leave_drafts: bool = False, despite_hold: bool = False
+    ) -> Shredded:
         """Destroy a patient's data key and all that it sealed. Of an interrupted call the rest is done.
 
         Afterwards nothing about `Patient/1` can be read from this database or from a copy made of it then.
         What a server's log, or an older copy, holds of the sealed key opens until the next rotation.
-        Raises StoreError where nothing is stored about them, or, without `leave_drafts`, where drafts of ours
-        stand in the record system: nobody here could withdraw them any more.
+        Raises StoreError where nothing is stored about them; without `despite_hold`, where they are under a
+        legal hold; and without `leave_drafts`, where drafts of ours stand in the record system: nobody here
+        could withdraw them any more.
         """
         patient, hashed = _known(patient), self._database.hash_of(_known(patient))
         with self._alone():
             with self._database.writing() as session:
+                if not despite_hold:
+                    _check_holds(session, hashed)
                 done = self._destroy(session, patient, hashed, reason, leave_drafts=leave_drafts)
             self._database.scrub()
         return done
@@ -332,6 +338,7 @@ class KeyRoom:
         shred_hook_rows(session, hashed)
         shred_shadows(session, hashed)
         shred_generations(session, hashed)
+        shred_holds(session, hashed)
         raise_epoch(session)
         return Shredded(len(runs), documents, kept, again)
 
@@ -434,6 +441,14 @@ def _is_of_patient() -> Any:
 
 def _master(session: Session) -> str:
     return session.execute(select(col(KeyCheckTable.master))).scalar() or ""
+
+
+def _check_holds(session: Session, hashed: str) -> None:
+    if is_held(session, hashed):
+        raise StoreError(
+            "This patient is under a legal hold: nothing about them may be destroyed.",
+            "`epicrisis hold list` shows it, and `epicrisis hold lift` ends it. Or give --despite-hold.",
+        )
 
 
 def _known(patient: str) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Row, Select
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, func, select
 
-from service.errors import ShreddedError, StoreError
+from service.errors import ExpiredError, ShreddedError, StoreError
 from service.grounding.summary import Claim, Summary
 from service.ports import DocumentState, RunId, RunRow, RunState, StoredRun
 from service.record.facts import FactId, ResourceVersion
@@ -19,7 +19,7 @@ from service.store.cipher import Cipher
 from service.store.codec import decode_run, encode_run
 from service.store.database import Database
 from service.store.documents import PATIENT, SOURCE, SqlDocuments, searched_version
-from service.store.tables import CitationTable, ClaimTable, DocumentTable, GivenTable, RunTable
+from service.store.tables import EXPIRED, CitationTable, ClaimTable, DocumentTable, GivenTable, RunTable
 
 _NEWEST_FIRST = (col(RunTable.created_at).desc(), col(RunTable.id).desc())
 _WHOLE = (
@@ -29,6 +29,7 @@ _WHOLE = (
     col(RunTable.document),
     col(RunTable.error),
     col(RunTable.seconds),
+    col(RunTable.patient_name),
 )
 _ROW = (
     col(RunTable.run_id),
@@ -281,9 +282,9 @@ def _resource_of(fact_id: FactId) -> str:
 
 
 def _whole(row: Row[*tuple[Any, ...]]) -> StoredRun:
-    run_id, content, state, document, error, seconds = row
+    run_id, content, state, document, error, seconds, name = row
     if not content:
-        raise ShreddedError
+        raise ExpiredError if name == EXPIRED else ShreddedError
     run = decode_run(content)
     if run.run_id != run_id:  # authentic, but of another row
         raise StoreError("A stored run was changed.", "Restore the database from its backup.")

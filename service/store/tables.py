@@ -19,6 +19,8 @@ from service.store.columns import Encrypted, UtcInstant
 
 SHREDDED = "Shredded"
 """What lists show where a patient's name was destroyed."""
+EXPIRED = "Text deleted"
+"""What they show where a summary is older than the site keeps them."""
 
 
 class RunTable(SQLModel, table=True):

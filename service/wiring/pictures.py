@@ -15,7 +15,7 @@ from service.ports.images import ImageUse
 from service.readings import Images
 from service.settings import Settings
 from service.store.vault import SqlVault
-from service.wiring.album import open_album
+from service.wiring.album import open_album, open_picture_cache
 from service.wiring.pacs import open_archives
 
 
@@ -42,6 +42,7 @@ async def open_images(
             issuers=settings.pacs_issuers,
             seconds=settings.images_timeout_s,
             refuses_burned_in=settings.images_burned_in == "refuse",
+            kept=open_picture_cache(settings, vault) if isinstance(vault, SqlVault) else None,
         )
         yield Images(pictures, use, settings.images_most)
 

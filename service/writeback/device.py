@@ -21,7 +21,7 @@ def build_device(inputs: RunInputs, software_version: str) -> dict[str, Any]:
     device: dict[str, Any] = {
         "resourceType": "Device",
         "meta": {"security": [dict(AI_ASSERTED)]},
-        "identifier": [{"system": DEVICE_SYSTEM, "value": one_line(inputs.model_digest)}],
+        "identifier": [{"system": DEVICE_SYSTEM, "value": one_line(inputs.model_digest) or "unknown"}],
         "status": "active",
     }
     maker = _HUB_NAME.fullmatch(inputs.model)

@@ -64,9 +64,8 @@ def plain_reference(source: ResourceVersion) -> dict[str, Any] | None:
 def version_reference(source: ResourceVersion) -> dict[str, Any]:
     """Return a Reference to the version; what has no id on the server is named by its identifier."""
     if LITERAL.fullmatch(source.reference) is None:
-        name = (
-            {"system": "urn:ietf:rfc:3986", "value": one_line(source.reference)} if source.reference else None
-        )
+        said = one_line(source.reference)
+        name = {"system": "urn:ietf:rfc:3986", "value": said} if said else None
         digest = {"display": f"Content with SHA-256 {source.digest}"}
         return digest | ({"identifier": name} if name else {})
     if source.version and _VERSION.fullmatch(source.version):

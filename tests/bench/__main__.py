@@ -30,6 +30,7 @@ from tests.bench.compaction import bench_compaction
 from tests.bench.memory import bench_memory
 from tests.bench.omission import bench_omission
 from tests.bench.ondemand import bench_on_demand
+from tests.bench.pictures import bench_embedding
 from tests.bench.pixels import bench_pixels
 from tests.bench.priority import bench_real, bench_scripted
 from tests.bench.pull import bench_pull
@@ -143,6 +144,11 @@ def pixels(charts: Charts) -> Iterator[Table]:
     yield bench_pixels()
 
 
+def pictures(charts: Charts) -> Iterator[Table]:
+    """Pictures embedded, beside a plain loop over transformers."""
+    yield bench_embedding()
+
+
 def soak(charts: Charts) -> Iterator[Table]:
     """What the queue costs by itself, and a worker's memory over ten thousand admissions: an hour."""
     yield from bench_soak()
@@ -166,6 +172,7 @@ TOPICS: dict[str, Callable[[Charts], Iterator[Table]]] = {
         cds,
         sidebar,
         pixels,
+        pictures,
         soak,
     )
 }

@@ -36,9 +36,9 @@ def bench_pixels() -> Table:
     whole = _row("all of them", sum(ours for _, ours, _ in figures), sum(loop for *_, loop in figures))
     table.rows.append(whole)
     table.remarks = [
-        "Milliseconds a file, median of five. Ours: sent to a bounded child, checked against its header, CT in "
-        "three windows, MR over its range. The loop: pixel_array, modality LUT, VOI LUT, resize, PNG, in this "
-        "process, grey, aspect not kept. Starting the child takes about a second, once."
+        "Milliseconds a file, median of five. Ours: sent to a bounded child, checked against its header, CT "
+        "in three windows, MR over its range. The loop: pixel_array, modality LUT, VOI LUT, resize, PNG, in "
+        "this process, grey, aspect not kept. Starting the child takes about a second, once."
     ]
     return table
 

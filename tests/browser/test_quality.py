@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -44,17 +47,16 @@ def fill(store: InMemoryQuality) -> tuple[list[Review], list[Attested]]:
             who = SMALL if number % 2 else LARGE
             worse = who is SMALL and back < 2
             counts = Counts(
-                claims=40, supported=30 if worse else 38 - number % 3, told=9, added=3 + number % 2, headings=6,
-                not_retrieved=number % 3 == 0, characters=900, seconds=7.0 + number + back % 3,
+                claims=40, supported=30 if worse else 38 - number % 3, told=9, added=3 + number % 2,
+                headings=6, not_retrieved=number % 3 == 0, characters=900, seconds=7.0 + number + back % 3,
             )  # fmt: skip
             ward = "Intensive care unit 2, west wing" if number % 3 else "Ward 7"
             group = Group(week, who.model, who.model_digest, who.prompt, ward)
             run_id = RunId(f"{week}-{number}")
             store.keep(Measure(run_id, NOW, group, who.template_digest, "6", counts))
             if number % 4 == 0:
-                supports = [Support.SUPPORTED] * 9 + [
-                    Support.NOT_SUPPORTED if back % 2 else Support.SUPPORTED
-                ]
+                last = Support.NOT_SUPPORTED if back % 2 else Support.SUPPORTED
+                supports = [*[Support.SUPPORTED] * 9, last]
                 scores = tuple(Score(run_id, n, "user:r", NOW, one) for n, one in enumerate(supports))
                 omitted = (Omission(run_id, "user:r", NOW, "x"),) if back % 3 == 0 else ()
                 reviews.append(
@@ -86,10 +88,11 @@ async def evaluate(store: InMemoryQuality) -> None:
 
 
 @pytest.fixture
-async def filled() -> Quality:
+def filled() -> Quality:
     store = InMemoryQuality()
     reviews, attested = fill(store)
-    await evaluate(store)
+    with ThreadPoolExecutor(1) as apart:  # the browser's own loop runs in this thread
+        apart.submit(asyncio.run, evaluate(store)).result()
     return room(store, reviews, attested)
 
 
@@ -100,6 +103,7 @@ def room(store: InMemoryQuality, reviews: list[Review], attested: list[Attested]
     )  # fmt: skip
 
 
+@contextmanager
 def site_of(quality: Quality) -> Iterator[str]:
     app = create_app(
         store=InMemoryStore(), audit=InMemoryAudit(), access=OpenDoor(), clock=lambda: NOW,
@@ -144,8 +148,11 @@ def small_words(page: Page) -> list[str]:
 def test_charts_alarms_and_an_evaluation_are_read_with_and_without_eyes(
     browser: Browser, filled: Quality, tmp_path: Path
 ) -> None:
-    sites = site_of(filled)
-    address = next(sites)
+    with site_of(filled) as address:
+        read_all(browser, address, tmp_path)
+
+
+def read_all(browser: Browser, address: str, tmp_path: Path) -> None:
     page = look(browser, address, "/review/quality", tmp_path / "quality.png", narrow=False)
     alarm = page.locator(".alarm").first.inner_text()
     assert alarm.startswith("Worse than before. Support: 75.0% of 480 in the last weeks, ")
@@ -157,7 +164,7 @@ def test_charts_alarms_and_an_evaluation_are_read_with_and_without_eyes(
     assert support.locator("circle.mark").count() == support.locator("rect.mark").count() == 12
     support.get_by_text("The numbers").click()
     first = support.locator("tbody tr").first
-    assert first.locator("td").all_inner_texts()[0::2] == ["23-Nov-2026", "92.5 %", "240"]
+    assert first.locator("td").all_inner_texts()[0::2] == ["23-Nov-2026", "75 %", "240"]
     assert support.locator("tbody tr").count() == 24
 
     page.get_by_label("Ward").select_option("Ward 7")
@@ -178,18 +185,15 @@ def test_charts_alarms_and_an_evaluation_are_read_with_and_without_eyes(
     small = look(browser, address, path, tmp_path / "evaluation-narrow.png", narrow=True, dark=True)
     assert small_words(small) == []
     small.context.close()
-    sites.close()  # type: ignore[attr-defined]
 
 
 def test_an_empty_page_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
-    sites = site_of(room(InMemoryQuality(), [], []))
-    address = next(sites)
-    page = look(browser, address, "/review/quality", tmp_path / "empty.png", narrow=True)
-    assert page.get_by_text("No summary was made in these weeks.").count() == 1
-    assert page.get_by_text("epicrisis evaluate --cohort FILE").count() == 1
-    page.goto("/review/quality?ward=elsewhere")
-    assert page.get_by_text("No summary of these weeks is of that model, prompt and ward.").count() == 1
-    page.goto("/review/quality/evaluations/none")
-    assert page.get_by_text("There is no such page or summary here.").count() == 1
-    page.context.close()
-    sites.close()  # type: ignore[attr-defined]
+    with site_of(room(InMemoryQuality(), [], [])) as address:
+        page = look(browser, address, "/review/quality", tmp_path / "empty.png", narrow=True)
+        assert page.get_by_text("No summary was made in these weeks.").count() == 1
+        assert page.get_by_text("epicrisis evaluate --cohort FILE").count() == 1
+        page.goto("/review/quality?ward=elsewhere")
+        assert page.get_by_text("No summary of these weeks is of that model, prompt and ward.").count() == 1
+        page.goto("/review/quality/evaluations/none")
+        assert page.get_by_text("There is no such page or summary here.").count() == 1
+        page.context.close()

@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 
 from fixtures.sample_run import sample_run
-from service.ports.reviews import Outcome, Support
+from service.ports import RunId
+from service.ports.reviews import Outcome, Review, Rule, Support
 from service.review.items import items_of
 from tests.browser.bedside import artefacts
 from tests.browser.conftest import AXE, running
@@ -25,9 +26,16 @@ REFUSED = len(sample_run().summary.refused)
 
 @pytest.fixture(scope="module")
 def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
-    """A console with two summaries, in each of whose reviews an error is planted."""
-    runs = (sample_run(run_id="filed"), sample_run(run_id="other", patient="Patient/2"))
+    """A console with summaries in whose reviews errors are planted, one of them finished by two."""
+    names = ("filed", "other", "waits", "double")
+    runs = tuple(sample_run(run_id=name, patient=f"Patient/{n}") for n, name in enumerate(names, 1))
     one = Console(tmp_path_factory.mktemp("console"), runs, seeded())
+    for who, support in (("a", Support.SUPPORTED), ("b", Support.NOT_SUPPORTED)):
+        review = Review(RunId("double"), f"user:{who}", Rule.RANDOM, one.now, "Patient/4")
+        one.reviews.begin(review)
+        one.score_all(who, support, "double")
+        one.reviews.finish(review.run_id, review.reviewer, Outcome.ACCEPTED, "", one.now)
+    one.dispute(5, run_id="waits")
     yield one
     one.close()
 
@@ -170,24 +178,35 @@ def test_the_pages_fit_every_width_and_axe_finds_nothing(browser: Browser, addre
     folder.mkdir(exist_ok=True)
     scheme = "dark" if width == 768 else "light"
     context = enter(browser, address, f"looks{width}", width, color_scheme=scheme)
-    page = opened(context, REVIEW, complaints)
-    pages = {"begin": REVIEW, "queue": "/review", "agreement": "/review/agreement"}
+    waits = "/review/runs/waits"
+    page = opened(context, waits, complaints)
+    pages = {
+        "begin": waits, "queue": "/review", "agreement": "/review/agreement",
+        "dispute": f"/review/disputes/{5:032x}",
+    }  # fmt: skip
     for name, path in pages.items():
         page.goto(path)
         look(page, folder / f"{name}-{width}.png", width)
-    page.goto(REVIEW)
+    page.goto(waits)
     page.get_by_role("button", name="Begin").click()
     page.locator("#item-1").get_by_role("button", name="Not supported").click()
     expect(page.locator("#progress")).to_have_text(f"1 of {TOTAL} scored")
     page.locator(f"#item-{REFUSED + 1} .dispute summary").click()
-    page.locator("#keys summary").click()
     look(page, folder / f"run-{width}.png", width)
+    page.locator("#item-5").focus()
+    page.screenshot(path=folder / f"reading-{width}.png")
+    dock, banner = page.locator(".dock").bounding_box(), page.locator(".banner").bounding_box()
+    assert dock is not None
+    assert dock["y"] + dock["height"] == pytest.approx(800, abs=1)
+    assert banner is not None
+    assert banner["y"] == 0
     assert complaints == []
     context.close()
 
 
 def look(page: Page, picture: Path, width: int) -> None:
     """Keep a picture of the page; nothing runs out of its width, nothing is cut off, axe is content."""
+    page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=picture, full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     small = page.locator("main button:visible, main summary:visible, .places a").evaluate_all(

@@ -1,4 +1,4 @@
-"""Looking for pictures with archives that fail in every way: what is seen, what is not, and that it is said."""
+"""Looking for pictures with archives that fail in every way: what is seen, and what is not."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ from service.record.assemble import assemble_record
 MR = {"type": {"coding": [{"code": "MR"}]}, "system": "http://hospital.example/mrn", "value": "4711"}
 PATIENT = {"resourceType": "Patient", "id": "1", "birthDate": "1951-05-04", "identifier": [MR]}
 PACS = "http://127.0.0.1:9/dicom-web"
-MINE = Header(Spot("1.2.3", "1.2.3.4", "1.2.3.4.1"), "1.2.840.10008.5.1.4.1.1.1.1", "DX",
-              patient_id="4711", birth_date="19510504", taken="20190504", study_description="Chest")  # fmt: skip
+MINE = Header(
+    Spot("1.2.3", "1.2.3.4", "1.2.3.4.1"), "1.2.840.10008.5.1.4.1.1.1.1", "DX",
+    patient_id="4711", birth_date="19510504", taken="20190504", study_description="Chest",
+)  # fmt: skip
 
 
 def study(uid: str = "1.2.3", number: str = "img1", started: str = "2019-05-04") -> dict[str, Any]:

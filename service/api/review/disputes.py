@@ -13,6 +13,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from service.api.form import plain_words, read_form
 from service.api.gate import visitor_of
+from service.api.pages import build_page
 from service.api.review.desk import MOST_DISPUTES, RUN, Desk
 from service.api.review.frame import review_page
 from service.errors import ShreddedError
@@ -46,6 +47,7 @@ class DisputeRoom:
         return review_page(
             request,
             "dispute.html",
+            page=build_page(run, self._desk.clock()) if run is not None else None,
             dispute=dispute,
             at=show_instant(dispute.at),
             is_mine=dispute.actor == visitor.actor,

@@ -11,9 +11,10 @@ from starlette.responses import HTMLResponse
 from service.api.gate import may
 from service.api.render import page
 
+QUEUE: Final = "/review"
 PLACES: Final = (
     ("/", "Summaries"),
-    ("/review", "Queue"),
+    (QUEUE, "Queue"),
     ("/review/agreement", "Agreement"),
     ("/review/recall", "Recalls"),
     ("/review/quality", "Quality"),
@@ -36,6 +37,13 @@ def places_of(request: Request) -> tuple[Place, ...]:
     """Return the links of the header for who asks."""
     here = request.url.path
     return tuple(Place(path, title, path == here) for path, title in PLACES if may(request, "GET", path))
+
+
+def has_console(request: Request) -> bool:
+    """Tell whether this visitor may open the queue, on an installation that has one."""
+    return may(request, "GET", QUEUE) and any(
+        getattr(route, "path", "") == QUEUE for route in request.app.router.routes
+    )
 
 
 def review_page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

@@ -12,7 +12,7 @@ import re
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fastapi import FastAPI, HTTPException, Request
@@ -34,7 +34,7 @@ from service.ports.attesting import (
     ProposalId,
     ProposalState,
 )
-from service.recall import find_recalled, parse_wanted, withdraw_recalled
+from service.recall import carry_out, parse_wanted
 from service.writeback.moment import show_instant
 
 LIST: Final = "/review/recall"
@@ -192,25 +192,6 @@ class Recalls:
 
 
 FOUR_EYES: Final = "You proposed this recall: somebody else must approve it."
-
-
-async def carry_out(
-    desk: Desk,
-    proposal: Proposal,
-    *,
-    by: str,
-    actor: str,
-    tell: Callable[[int, int], None] = lambda done, total: None,
-) -> Proposal:
-    """Withdraw all that an approved recall is about, and return it as it ended. Raises StoreError alone.
-
-    Withdrawing twice does no harm: of two that carry out the same, the second finds it done.
-    """
-    found = await find_recalled(desk, proposal.wanted)
-    ended = await withdraw_recalled(desk, found, reason=proposal.reason, by=by, actor=actor, tell=tell)
-    left = tuple(f"{one.document}: {one.result or one.standing}" for one in ended.not_withdrawn)
-    total = len(ended.documents)
-    return replace(proposal, state=ProposalState.DONE, total=total, done=total - len(left), left=left)
 
 
 def say_wanted(wanted: Wanted) -> str:

@@ -210,6 +210,8 @@ def _others(item: Item, mine: Support | None, reviews: Sequence[Review]) -> tupl
 
 def _state(item: Item) -> str:
     """UX: three honest states in words. Refused and not checked are never shown to anybody else."""
+    if item.claim.verdict is Verdict.NOT_VERIFIABLE:
+        return "Read from images, not checked"
     if item.is_published:
         return "Published"
     if item.claim.verdict is Verdict.NOT_CHECKED:

@@ -42,6 +42,8 @@
     const shown = fresh.content.querySelector(".item");
     const item = document.getElementById(shown.id);
     const hadFocus = item.contains(document.activeElement);
+    const words = item.querySelector(".score textarea");
+    if (words) shown.querySelector(".score textarea").value = words.value; // what is not sent yet stays
     item.replaceWith(shown);
     if (hadFocus) focus(shown);
   }

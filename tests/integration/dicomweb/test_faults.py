@@ -276,14 +276,6 @@ async def test_a_uid_that_is_none_is_never_sent(archive: Archive, pacs: Pacs) ->
     assert archive.requests == []
 
 
-async def test_a_search_by_record_number_leaves_others_out(archive: Archive, pacs: Pacs) -> None:
-    rows = [{"0020000D": element("UI", f"1.2.{n}"), "00100020": element("LO", f"M{n}")} for n in (1, 2)]
-    archive.on_path("studies", items(rows))
-    assert [one["0020000D"]["Value"] for one in await pacs.studies_of("M1")] == [["1.2.1"]]
-    with pytest.raises(InvalidId):
-        await pacs.studies_of("M*")
-
-
 async def test_a_page_is_no_rendered_frame(archive: Archive, pacs: Pacs) -> None:
     path = f"studies/{STUDY}/series/{SERIES}/instances/{ONE}/frames/3/rendered"
     archive.on_path(path, Reply(body=b"\x89PNG\r\n\x1a\nrest", content_type="image/png"))

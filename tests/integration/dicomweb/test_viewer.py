@@ -14,7 +14,7 @@ from PIL import Image
 
 from fixtures.pacs import PacsServer, linked_chart, rewritten
 from fixtures.servers import free_port
-from service.ports import Action
+from service.ports import Action, Stop, StopScope
 from service.record.facts import Identity
 from tests.integration.connectors.fault_server import Reply
 from tests.integration.dicomweb.archive import Archive, element, items, metadata
@@ -30,6 +30,7 @@ from tests.integration.dicomweb.looking import (
     words_of,
 )
 from tests.unit.api.sidebar.chart import bare, sample_patient
+from tests.unit.api.sidebar.desk import NOW
 
 STUDY = Study()
 NOT_HIS = "these images are not surely this patient&#39;s"
@@ -179,6 +180,22 @@ async def test_a_chart_that_is_another_persons_now_opens_no_image(opened: Lookin
     assert (await opened.page()).status_code == 403
     opened.chart.put(sample_patient(), {**STUDY.resource(), "subject": {"reference": "Patient/2"}})
     assert (await opened.page()).status_code == 403
+
+
+async def test_images_of_whom_the_chart_is_now_are_not_shown_with_another_persons_summary(
+    pacs: PacsServer,
+) -> None:
+    study = Study(slices=1, elements={"PatientBirthDate": "19510505"})
+    pacs.store(*study.files)
+    async with looking(pacs.dicomweb_url, study.resource(), sample_patient(birthDate="1951-05-05")) as one:
+        assert (await one.page()).status_code == 403
+        assert (await one.picture_of_launch()).status_code == 403
+
+
+async def test_of_a_stopped_summary_no_image_is_shown(opened: Looking) -> None:
+    opened.store.add_stop(Stop(StopScope.ALL, "", NOW, "user:admin"))
+    assert (await opened.page()).status_code == 423
+    assert (await opened.picture_of_launch()).status_code == 423
 
 
 async def test_without_an_archive_the_page_says_so() -> None:

@@ -86,7 +86,8 @@ def plain(folder: Path, pngs: tuple[bytes, ...], texts: tuple[str, ...]) -> tupl
     import torch
     from transformers import SiglipImageProcessorPil, SiglipModel, SiglipTokenizer
 
-    model: Any = SiglipModel.from_pretrained(folder).eval()
+    model: Any = SiglipModel.from_pretrained(folder)
+    model.eval()
     pixels, words = SiglipImageProcessorPil.from_pretrained(folder), SiglipTokenizer.from_pretrained(folder)
     images, told = [], []
     with torch.no_grad():

@@ -30,15 +30,16 @@ from tests.unit.writeback.charts import make_summary
 
 DAY = "2019-05-04"
 STUDY = {
-    "resourceType": "ImagingStudy", "id": "img1", "status": "available", "subject": {"reference": "Patient/1"},
-    "started": DAY, "description": "Chest radiograph",
+    "resourceType": "ImagingStudy", "id": "img1", "status": "available",
+    "subject": {"reference": "Patient/1"}, "started": DAY, "description": "Chest radiograph",
     "identifier": [{"system": "urn:dicom:uid", "value": "urn:oid:1.2.3"}],
 }  # fmt: skip
 
 
 def report(text: str, day: str = DAY) -> dict[str, object]:
     return {
-        "resourceType": "DiagnosticReport", "id": "rep1", "status": "final", "subject": {"reference": "Patient/1"},
+        "resourceType": "DiagnosticReport", "id": "rep1", "status": "final",
+        "subject": {"reference": "Patient/1"},
         "code": {"text": "Chest X-ray report"}, "effectiveDateTime": day, "conclusion": text,
     }  # fmt: skip
 
@@ -50,8 +51,8 @@ def record_with(*more: dict[str, object]) -> PatientRecord:
 def picture(number: int = 1, **more: object) -> Picture:
     spot = Spot("1.2.3", "1.2.3.4", f"1.2.3.4.{number}")
     made = Picture(
-        spot, "ImagingStudy/img1", "1", "DX", "04-May-2019", "Chest radiograph, PA", "VOI LUT", b"png", "ab" * 32,
-        why="newest study",
+        spot, "ImagingStudy/img1", "1", "DX", "04-May-2019", "Chest radiograph, PA", "VOI LUT", b"png",
+        "ab" * 32, why="newest study",
     )  # fmt: skip
     return replace(made, **more)  # type: ignore[arg-type]
 

@@ -64,7 +64,7 @@ def test_what_was_seen_before_is_not_embedded_again() -> None:
     encoder = HashEncoder()
     album = Album(encoder, Indexes())
     first = album.see(PNGS, [], ME, ABOUT)
-    again = album.see({**PNGS, list(PNGS)[0]: b"other pixels"}, [], ME, ABOUT)
+    again = album.see({**PNGS, next(iter(PNGS)): b"other pixels"}, [], ME, ABOUT)
     assert encoder.images_asked == [*PNGS.values(), b"other pixels"]
     assert first is not None
     assert again is not None
@@ -86,10 +86,10 @@ def test_an_encoder_that_fails_gives_no_sight_and_a_line_without_a_patient(
         assert Album(HashEncoder(fails=True), Indexes()).see(PNGS, ["x"], ME, ABOUT) is None
     assert "rules alone" in caplog.text
     assert "Patient" not in caplog.text
+    album = Album(HashEncoder(), Indexes())
+    album.see(PNGS, [], ME, ABOUT)
+    album.encoder = HashEncoder(fails=True)
     with pytest.raises(NoEncoder):
-        album = Album(HashEncoder(), Indexes())
-        album.see(PNGS, [], ME, ABOUT)
-        album.encoder = HashEncoder(fails=True)
         album.find(ME, "opacity")
 
 

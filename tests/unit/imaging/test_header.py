@@ -33,8 +33,9 @@ def full() -> Any:
     return phantoms.pictured(
         phantoms.steps(0, 100), phantoms.CT, "CT", PatientID="77", IssuerOfPatientID="Ward",
         InstanceNumber=12, PatientBirthDate="19510504", StudyDate="20240131", AcquisitionDate="20240201",
-        StudyDescription="Head", SeriesDescription="Axial 5.0", BodyPartExamined="HEAD", Laterality="L", ImageLaterality="R",
-        ViewPosition="AP", BurnedInAnnotation="NO", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+        StudyDescription="Head", SeriesDescription="Axial 5.0", BodyPartExamined="HEAD", Laterality="L",
+        ImageLaterality="R", ViewPosition="AP", BurnedInAnnotation="NO",
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
         ImagePositionPatient=[10.0, 20.0, 30.0], ImageOrientationPatient=[1.0, 0, 0, 0, 0, -1.0],
     )  # fmt: skip
 
@@ -45,8 +46,8 @@ def test_a_file_and_its_json_say_the_same() -> None:
     from_json = header_of(made.to_json_dict())
     assert from_file == Header(
         Spot(phantoms.STUDY, phantoms.SERIES, phantoms.INSTANCE), phantoms.CT, "CT", 1, 12, 20.0, "77",
-        "Ward", "19510504", "20240201", "Head", "Axial 5.0", "HEAD", "R", "AP", 16, 16, "NO", "1.2.840.10008.1.2.1",
-        ("ORIGINAL", "PRIMARY", "LOCALIZER"), (0.0, 1.0, 0.0),
+        "Ward", "19510504", "20240201", "Head", "Axial 5.0", "HEAD", "R", "AP", 16, 16, "NO",
+        "1.2.840.10008.1.2.1", ("ORIGINAL", "PRIMARY", "LOCALIZER"), (0.0, 1.0, 0.0),
     )  # fmt: skip
     assert from_json == header_of({**made.to_json_dict(), "00080005": {}})
     assert {**_dict(from_json), "transfer_syntax": ""} == {**_dict(from_file), "transfer_syntax": ""}

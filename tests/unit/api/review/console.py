@@ -20,12 +20,14 @@ from service.api.review.queue import QueueRoom
 from service.api.review.scoring import ScoringRoom
 from service.identity.visitor import Role, Visitor
 from service.ports import RunId, StoredRun
+from service.ports.feedback import Feedback, FeedbackId, Mark
 from service.ports.reviews import Review, Score, Support
 from service.review.items import items_of
 from service.review.sampling import Sampling
 from service.store.cipher import Cipher
 from service.store.reviews import SqlReviews
 from service.store.sql import SqlStore
+from tests.conftest import CANARY
 from tests.unit.api.entering import OpenDoor
 from tests.unit.api.in_memory import InMemoryAudit
 from tests.unit.ask.in_memory import InMemoryFeedback
@@ -122,6 +124,21 @@ class Console:
             else:
                 score = Score(review.run_id, item.ordinal, review.reviewer, self.now, support)
                 self.reviews.keep_score(score)
+
+    def dispute(self, number: int, actor: str = "user:clinician", run_id: str = "filed") -> str:
+        """Dispute a published statement as a clinician; return the path of the dispute."""
+        run = self.store.get(RunId(run_id))
+        assert run is not None
+        server, patient = run.inputs.server, run.inputs.patient
+        claim = run.summary.published[number - 1]
+        key = self.said.claim_key(server, patient, claim)
+        self.said.say(
+            Feedback(
+                FeedbackId(f"{number:032x}"), run.run_id, server, patient, Mark.WRONG, actor, CREATED,
+                claim=key, text=claim.text, words=f"{CANARY} never had it",
+            )
+        )  # fmt: skip
+        return f"/review/disputes/{number:032x}"
 
 
 def seeded(sampling: Sampling = EVERY) -> Sampling:

@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.sample_run import CREATED, sample_run
 from service.ports import Action, RunId, Stop, StopScope
-from service.ports.feedback import Feedback, FeedbackId, Mark, Ruling
+from service.ports.feedback import Mark, Ruling
 from service.ports.reviews import LONGEST_WORDS, Outcome, QueueEntry, Rule, Support
 from service.review.items import items_of
 from tests.conftest import CANARY
@@ -76,7 +76,7 @@ def support_count() -> str:
 
 async def test_nothing_of_a_patient_stands_on_the_queue(opened: Open) -> None:
     console = opened()
-    dispute(console, 1)
+    console.dispute(1)
     for path in ("/review", "/review/agreement"):
         answer = await console.get(path)
         assert answer.status_code == 200
@@ -104,7 +104,7 @@ async def test_a_run_is_drawn_once_however_often_the_queue_is_opened(opened: Ope
 
 async def test_a_disputed_run_comes_into_the_queue_by_feedback(opened: Open) -> None:
     console = opened(sampling=replace(EVERY, first_of_version=0))
-    dispute(console, 1)
+    console.dispute(1)
     entry = await console.get("/review?rule=feedback")
     assert "Somebody called a statement wrong or outdated." in entry.text
 
@@ -324,24 +324,10 @@ async def test_what_others_said_is_shown_only_after_ones_own_end(opened: Open) -
     assert agreement.text.count("Supported · Not supported") == len(items_of(RUN.summary))
 
 
-def dispute(console: Console, number: int, actor: str = "user:clinician") -> str:
-    """A clinician disputes a published statement; returns the page of the dispute."""
-    claim = RUN.summary.published[number - 1]
-    inputs = RUN.inputs
-    key = console.said.claim_key(inputs.server, inputs.patient, claim)
-    console.said.say(
-        Feedback(
-            FeedbackId(f"{number:032x}"), RUN.run_id, inputs.server, inputs.patient, Mark.WRONG, actor,
-            CREATED, claim=key, text=claim.text, words=f"{CANARY} never had it",
-        )
-    )  # fmt: skip
-    return f"/review/disputes/{number:032x}"
-
-
 @pytest.mark.parametrize(("ruling", "marked"), [("upheld", 1), ("dismissed", 0)])
 async def test_a_reviewer_rules_on_a_dispute(opened: Open, ruling: str, marked: int) -> None:
     console = opened()
-    path = dispute(console, 1)
+    path = console.dispute(1)
     assert "Called wrong" in (await console.get("/review")).text
     page = await console.get(path)
     assert RUN.summary.published[0].text in Markup(page.text).text
@@ -359,7 +345,7 @@ async def test_a_reviewer_rules_on_a_dispute(opened: Open, ruling: str, marked: 
 
 async def test_who_disputed_a_statement_does_not_rule_on_it(opened: Open) -> None:
     console = opened()
-    path = dispute(console, 1, "user:one")
+    path = console.dispute(1, "user:one")
     assert "another reviewer rules on it" in (await console.get(path)).text
     assert (await console.post(path, {"ruling": "dismissed"})).status_code == 403
     assert console.said.kept[0].ruling is None
@@ -367,7 +353,7 @@ async def test_who_disputed_a_statement_does_not_rule_on_it(opened: Open) -> Non
 
 async def test_a_ruling_from_a_review_leads_back_to_its_statement(opened: Open) -> None:
     console = await begun(opened())
-    path = dispute(console, 1)
+    path = console.dispute(1)
     assert path in (await console.get(REVIEW)).text
     answer = await console.post(path, {"ruling": "dismissed", "item": str(published(1))})
     assert answer.headers["location"] == f"{REVIEW}#item-{published(1)}"
@@ -375,7 +361,7 @@ async def test_a_ruling_from_a_review_leads_back_to_its_statement(opened: Open) 
 
 async def test_every_view_and_every_act_is_in_the_audit_log(opened: Open) -> None:
     console = opened()
-    path = dispute(console, 2)
+    path = console.dispute(2)
     await console.get("/review")
     await console.get("/review/agreement")
     await begun(console)
@@ -407,7 +393,7 @@ async def test_every_view_and_every_act_is_in_the_audit_log(opened: Open) -> Non
 
 async def test_without_its_audit_entry_nothing_is_shown_or_kept(opened: Open) -> None:
     console = await begun(opened())
-    path = dispute(console, 2)
+    path = console.dispute(2)
     console.audit.break_down()
     for where in ("/review", "/review/agreement", REVIEW, path):
         assert (await console.get(where)).status_code == 503
@@ -421,7 +407,7 @@ async def test_without_its_audit_entry_nothing_is_shown_or_kept(opened: Open) ->
 
 async def test_a_stopped_run_is_not_reviewed(opened: Open) -> None:
     console = await begun(opened())
-    path = dispute(console, 2)
+    path = console.dispute(2)
     console.store.add_stop(Stop(StopScope.ALL, "", CREATED, "user:admin"))
     assert (await console.get(REVIEW)).status_code == 423
     assert (await console.get(path)).status_code == 423
