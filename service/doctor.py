@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from connectors.errors import ConnectorError
 from connectors.fhir.write_offer import Complaint
@@ -17,6 +18,7 @@ from service.errors import EpicrisisError
 from service.filing.desk import Manner
 from service.identity.cds import Caller, count_keys
 from service.identity.launch import Site
+from service.imaging.encoder import check_folder
 from service.rehearsal import check_write, dropped_by
 from service.settings import Settings
 from service.store.hook_calls import SqlHookCalls
@@ -29,6 +31,7 @@ from service.wiring import (
     open_vault,
     schedules,
 )
+from service.wiring.album import ADVICE
 from service.wiring.cds import callers_of
 from service.wiring.installation import database_of
 from service.wiring.launches import ehrs_of, site_of
@@ -61,6 +64,7 @@ async def examine(settings: Settings) -> list[Finding]:
         model,
         _tokenizer(settings),
         await _second_pass(settings, model),
+        *_image_encoder(settings),
         await _gate(settings),
     ]
 
@@ -291,6 +295,19 @@ async def _probe_score(settings: Settings) -> Score | None:
     finally:
         if vault is not None:
             vault.close()
+
+
+def _image_encoder(settings: Settings) -> list[Finding]:
+    """Say whether its weights are there, where pictures are looked at; they are not loaded."""
+    if settings.medsiglip is None:
+        without = Finding("image encoder", "missing", "none: pictures are chosen by rules alone", ADVICE)
+        return [without] if settings.images != "off" else []
+
+    def look(folder: Path = settings.medsiglip) -> str:
+        check_folder(folder)
+        return f"weights {digest_of(folder)[:12]}"
+
+    return [_finding("image encoder", look)]
 
 
 async def _gate(settings: Settings) -> Finding:

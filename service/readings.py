@@ -66,34 +66,41 @@ class Reader:
     async def read(self, looked: Looked, summary: Summary) -> Asked:
         """Return the summary with a section of its own for what is read from these pictures."""
         facts = picture_facts(looked.pictures, self.record.facts, looked.how)
-        if not facts:
-            return Asked(self._with(summary, {}, "", looked.unseen))
         pngs = {picture.digest: picture.png for picture in looked.pictures}
+        return await self._ask(summary, facts, pngs, [left_out_of(one) for one in looked.unseen])
+
+    async def read_again(self, then: Summary, summary: Summary) -> Asked:
+        """Return the summary with what an engine says now of the pictures of a stored one.
+
+        Their bytes are not at hand: the engine is one that answers by what a prompt names.
+        """
+        unseen = [one for one in then.left_out if one.kind == UNSEEN]
+        return await self._ask(summary, facts_shown(then), {}, unseen)
+
+    async def _ask(
+        self,
+        summary: Summary,
+        facts: Mapping[Label, Fact],
+        pngs: Mapping[str, bytes],
+        unseen: Sequence[LeftOut],
+    ) -> Asked:
+        if not facts:
+            return Asked(self._with(summary, {}, "", unseen))
         profile = self.info.profile
         prompt = picture_prompt(self.context, self.templates, profile, facts, pngs, seed=self.seed)
         try:
             completion = await self.engine.generate(prompt)
         except EpicrisisError:
-            return Asked(self._with(summary, {}, "", (*looked.unseen, *unanswered(facts.values()))))
-        told = self._with(summary, facts, completion.text, looked.unseen)
+            silent = [left_out_of(one) for one in unanswered(facts.values())]
+            return Asked(self._with(summary, {}, "", [*unseen, *silent]))
+        told = self._with(summary, facts, completion.text, unseen)
         return Asked(told, (prompt.without_pixels(),), (completion,))
 
     def _with(
-        self, summary: Summary, facts: Mapping[Label, Fact], answer: str, unseen: Iterable[Unseen]
+        self, summary: Summary, facts: Mapping[Label, Fact], answer: str, unseen: Sequence[LeftOut]
     ) -> Summary:
-        return summary_with(summary, self.record, facts, answer, [left_out_of(one) for one in unseen])
-
-
-def summary_with(
-    summary: Summary,
-    record: PatientRecord,
-    facts: Mapping[Label, Fact],
-    answer: str,
-    unseen: Sequence[LeftOut],
-) -> Summary:
-    """Return the summary with what an answer about pictures says, judged, apart from the rest."""
-    read = judge_readings(parse_readings(answer), facts, record)
-    return with_readings(summary, read, facts.values(), unseen, record)
+        read = judge_readings(parse_readings(answer), facts, self.record)
+        return with_readings(summary, read, facts.values(), unseen, self.record)
 
 
 async def look_for(

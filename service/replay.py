@@ -32,6 +32,7 @@ from service.grounding.complete import complete_summary
 from service.grounding.summary import RULES_VERSION, Claim, Summary
 from service.ports import Action, AuditEntry, AuditLog, Clock, RunId, Store, StoredRun
 from service.ports.inputs import Decided, InputStore, KeptDigest, Made
+from service.readings import Reader as PictureReading
 from service.record.assemble import assemble_record
 from service.record.facts import PatientRecord
 from service.repair import ROUNDS
@@ -309,7 +310,12 @@ class Replayer:
             complete_summary, run.inputs.kind, rebuilt.record, rebuilt.context, rebuilt.templates,
             verified.claims, earlier_of(before, rebuilt.record),
         )  # fmt: skip
-        return replace(summary, second_pass=verified.second_pass)
+        reader = PictureReading(
+            engine, engine.info, rebuilt.templates, rebuilt.record, rebuilt.context,
+            rebuilt.made.decided.seed,
+        )  # fmt: skip
+        summary = replace(summary, second_pass=verified.second_pass)
+        return (await reader.read_again(run.summary, summary)).summary
 
     async def _generated(
         self,

@@ -32,10 +32,11 @@ from service.api.review.frame import has_console
 from service.api.security import HostAllowList, SecurityHeaders, check_bind
 from service.api.table import check_routes, read_table
 from service.api.ward import Ward
-from service.errors import ShreddedError, StoreError
+from service.errors import ExpiredError, ShreddedError, StoreError
 from service.filing.stopped import is_stopped
 from service.identity.visitor import Visitor
 from service.ports import Action, AuditEntry, AuditLog, Clock, FilingStore, RunId, StoredRun
+from service.ports.attesting import AttestingStore
 from service.ports.feedback import FeedbackStore
 
 __all__ = ["ROWS_A_PAGE", "check_bind", "create_app"]
@@ -91,6 +92,7 @@ def create_app(
     feedbacks: Feedbacks | None = None,
     closing: Sequence[Callable[[], Awaitable[None]]] = (),
     guard: Callable[[Request], Awaitable[None]] | None = None,
+    attesting: AttestingStore | None = None,
 ) -> FastAPI:
     """Return the application. It answers under `allowed_hosts` alone; serve it with `access_log=False`.
 
@@ -102,6 +104,7 @@ def create_app(
     `launched` says who came by a launch from an EHR; without it nobody does.
     `feedback` says which statements are disputed; without it none is. `feedbacks` takes what is said of them.
     `closing` is called when the application ends, the last one first.
+    `attesting` says what clinicians changed when they attested; without it nothing was.
     `guard` is asked before every route, and raises where what the route names is withheld from who asks.
     """
 
@@ -117,8 +120,9 @@ def create_app(
         lifespan=lifespan, dependencies=[Depends(guard)] if guard is not None else [],
     )  # fmt: skip
     pages = Pages(
-        store, audit, clock, version, has_ward=ward is not None, feedback=feedback, feedbacks=feedbacks
-    )
+        store, audit, clock, version, has_ward=ward is not None, feedback=feedback, feedbacks=feedbacks,
+        attesting=attesting,
+    )  # fmt: skip
     pages.add_to(app)
     add_freshness(app, pages.view, ask)
     add_keys(app, jwks)
@@ -160,8 +164,10 @@ class Pages:
         has_ward: bool = False,
         feedback: FeedbackStore | None = None,
         feedbacks: Feedbacks | None = None,
+        attesting: AttestingStore | None = None,
     ) -> None:
         self._store = store
+        self._attesting = attesting
         self._feedback = feedback
         self._feedbacks = feedbacks
         self._has_ward = has_ward
@@ -227,7 +233,7 @@ class Pages:
     def summary(self, request: Request, run_id: str) -> Response:
         """Show one summary beside its sources."""
         run = self.view(run_id, visitor_of(request))
-        shown = build_page(run, self._clock(), marks_of(self._feedback, run))
+        shown = build_page(run, self._clock(), marks_of(self._feedback, run, self._attesting))
         attest_at = f"/review/attest/{run_id}" if may(request, "GET", "/review/attest/{run_id}") else ""
         taps = self._taps(request, run)
         return page(
@@ -304,6 +310,8 @@ def _add_errors(app: FastAPI) -> None:
         return plain_page(400, _SENTENCES[400], _BACK)
 
     async def destroyed(request: Request, error: Exception) -> Response:
+        if isinstance(error, ExpiredError):
+            return plain_page(410, error.message, _BACK)
         return plain_page(410, _SENTENCES[410], _BACK)
 
     async def unreadable(request: Request, error: Exception) -> Response:

@@ -67,6 +67,7 @@ def _export_section(
             {
                 "text": claim.text,
                 "origin": claim.origin,
+                "verdict": claim.verdict,
                 "corrected": claim.corrected,
                 "disputed": claim in disputed,
                 "sources": [numbers[fact_id] for fact_id in dict.fromkeys(claim.citations)],

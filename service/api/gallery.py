@@ -96,6 +96,13 @@ class Look:
             raise NoPictureError(Why.ABSENT)
         return self.frames[place - 1]
 
+    def place_of(self, instance: str, number: int) -> int:
+        """Return the place of a frame of an instance. Raises NoPictureError where it is not there."""
+        for place, frame in enumerate(self.frames, 1):
+            if frame.header and (frame.header.spot.instance, frame.number) == (instance, number):
+                return place
+        raise NoPictureError(Why.ABSENT, "The image that this source names is not in the study now.")
+
     @property
     def middle(self) -> int:
         """The place that stands for the whole: a marked one, else the middle."""

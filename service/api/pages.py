@@ -12,7 +12,7 @@ from datetime import date, datetime
 
 from service.api import words
 from service.context.chosen import LeftOut
-from service.context.pictures import UNSEEN
+from service.context.pictures import UNSEEN, spot_of
 from service.grounding.summary import Claim, Origin, Summary, SummarySection, Verdict
 from service.ports import RunId, RunRow, RunState, StoredRun
 from service.record.allergies import NONE_KNOWN
@@ -32,6 +32,16 @@ TITLES = {"history": "History"}
 
 
 @dataclass(frozen=True, slots=True)
+class Own:
+    """What stands in an attested text in the place of one statement."""
+
+    by: str
+    """`Practitioner/7`"""
+    text: str = ""
+    """Their own words; empty where the statement is left out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Marks:
     """What is known of statements beside their text: their keys, who disputes them, what moved since."""
 
@@ -41,6 +51,8 @@ class Marks:
     """Statements that a clinician called wrong or outdated (SAFETY 24)."""
     changed: frozenset[FactId] = frozenset()
     """Facts whose resource has another version in the chart now."""
+    own: Mapping[Claim, Own] = field(default_factory=dict)
+    """What a clinician who attested the text wrote in the place of a statement, or left out of it."""
 
 
 NO_MARKS = Marks()
@@ -95,6 +107,8 @@ class ShownClaim:
     """True for what was read from a picture: no rule can check it."""
     changed: bool = False
     """True where a source has another version in the chart now."""
+    own: Own | None = None
+    """What a clinician put in its place when they attested the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,12 +256,12 @@ def build_page(
 
 
 def is_showable(claim: Claim, facts: Mapping[FactId, Fact]) -> bool:
-    """Say whether a claim is supported, or apart as unchecked, and every source of it is stored beside it."""
-    return (
-        claim.verdict in (Verdict.SUPPORTED, Verdict.NOT_VERIFIABLE)
-        and bool(claim.citations)
-        and all(fact_id in facts for fact_id in claim.citations)
-    )
+    """Say whether a claim is supported, or read from pictures, and every source of it is stored beside it."""
+    if not claim.citations or not all(fact_id in facts for fact_id in claim.citations):
+        return False
+    if claim.verdict is Verdict.NOT_VERIFIABLE:
+        return all(spot_of(facts[fact_id]) is not None for fact_id in claim.citations)
+    return claim.verdict is Verdict.SUPPORTED
 
 
 def number_sources(summary: Summary, facts: Mapping[FactId, Fact]) -> dict[FactId, int]:
@@ -455,6 +469,7 @@ def _show_claim(
         key=marks.keys.get(claim, ""),
         disputed=claim in marks.disputed,
         changed=any(fact.id in marks.changed for fact in cited),
+        own=marks.own.get(claim),
     )
 
 

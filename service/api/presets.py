@@ -15,13 +15,14 @@ class Preset(NamedTuple):
 
 
 RECORDED: Final = Preset("recorded", "As recorded")
+MODEL: Final = Preset("model", "As a model is shown it", as_model=True)
 _CT: Final = (
     RECORDED,
     Preset("soft", "Soft tissue", (40.0, 400.0)),
     Preset("lung", "Lung", (-600.0, 1500.0)),
     Preset("bone", "Bone", (400.0, 1800.0)),
     Preset("brain", "Brain", (40.0, 80.0)),
-    Preset("model", "As a model is shown it", as_model=True),
+    MODEL,
 )
 """Hounsfield units, as radiology departments set their viewers by habit."""
 _BY_KEY: Final = {preset.key: preset for preset in _CT}

@@ -26,14 +26,15 @@ from service.api.app import AuditFailedError
 from service.api.gallery import SIDE, THUMB_SIDE, Frame, Gallery, Look, NoPictureError, Why
 from service.api.gate import launch_of, visitor_of
 from service.api.pages import build_banner, number_sources
-from service.api.presets import Preset, preset_named, presets_for
+from service.api.presets import MODEL, Preset, preset_named, presets_for
 from service.api.render import page
 from service.api.show import show_frame
+from service.context.pictures import spot_of
 from service.filing.stopped import is_stopped
 from service.imaging.picture import Rendered
 from service.ports import Action, AuditEntry, AuditLog, Clock, FilingStore, RunId, StoredRun
 from service.ports.launches import Charts
-from service.record.facts import Identity
+from service.record.facts import Fact, Identity
 from service.record.fhirjson import Element
 from service.record.identity import read_identity, stop_reason
 
@@ -55,15 +56,20 @@ class _Asked:
     """What somebody asks to see, and how they may read it."""
 
     run: StoredRun
-    reference: str
+    fact: Fact
     number: int
     place: int
-    """From 1; 0 for the one that stands for the whole."""
+    """From 1; 0 for the one that the source names, else for the one that stands for the whole."""
     window: str
     client: AbstractAsyncContextManager[FhirClient] | None
     actor: str
     by: str
     links: Links
+
+    @property
+    def reference(self) -> str:
+        """`ImagingStudy/7`"""
+        return self.fact.source.reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +178,7 @@ class Viewer:
             (("visit", launch.visit), ("run", run_id)),
         )  # fmt: skip
         return _Asked(
-            run, _reference(run, n), n, place, window, self._charts.open(launch), launch.actor,
+            run, _fact(run, n), n, place, window, self._charts.open(launch), launch.actor,
             launch.fhir_user, links,
         )  # fmt: skip
 
@@ -183,7 +189,7 @@ class Viewer:
         links = Links(f"{path}/viewer/{n}", f"{path}/pictures/{n}", f"{path}#source-{n}")
         return _Asked(
             run,
-            _reference(run, n),
+            _fact(run, n),
             n,
             place,
             window,
@@ -233,8 +239,8 @@ class Viewer:
         """Return what is asked for, once that is on record. Raises NoPictureError, ConnectorError."""
         try:
             opened = await self._open(asked)
-            place = asked.place or opened.look.middle
-            preset = _preset(asked.window, opened.look.at(place))
+            place = _place(asked, opened.look)
+            preset = _preset(asked, opened.look.at(place))
             rendered = await self._gallery.show(opened.look, place, preset, opened.patient, side)
         except (NoPictureError, ConnectorError) as error:
             await self._note(asked, error.why.value if isinstance(error, NoPictureError) else error.code)
@@ -290,17 +296,29 @@ async def _patient_of(client: FhirClient, run: StoredRun) -> dict[str, Any]:
     return await read_patient(client, run.inputs.patient.removeprefix("Patient/"))
 
 
-def _reference(run: StoredRun, number: int) -> str:
-    """Return the resource behind a source. Raises HTTPException (404) where that can have no images."""
+def _fact(run: StoredRun, number: int) -> Fact:
+    """Return the fact behind a source. Raises HTTPException (404) where that can have no images."""
     facts = {fact.id: fact for fact in run.summary.facts}
     for fact_id, own in number_sources(run.summary, facts).items():
         if own == number and facts[fact_id].source.reference.startswith(PICTURED):
-            return facts[fact_id].source.reference
+            return facts[fact_id]
     raise HTTPException(404)
 
 
-def _preset(window: str, frame: Frame) -> Preset:
-    preset = preset_named(window, frame.header.modality if frame.header else "")
+def _place(asked: _Asked, look: Look) -> int:
+    """Return the place that is asked for; without one that of the image which the model was shown."""
+    spot = spot_of(asked.fact)
+    if asked.place or spot is None:
+        return asked.place or look.middle
+    return look.place_of(spot[2], spot[3])
+
+
+def _preset(asked: _Asked, frame: Frame) -> Preset:
+    """Return the window that is asked for; without one that in which the model was shown the image."""
+    modality = frame.header.modality if frame.header else ""
+    if not asked.window and spot_of(asked.fact) is not None and MODEL in presets_for(modality):
+        return MODEL
+    preset = preset_named(asked.window, modality)
     if preset is None:
         raise HTTPException(404)
     return preset

@@ -1,26 +1,41 @@
 """`epicrisis audit send`: what the audit log holds and the collector of AuditEvents does not, is sent.
 
 `epicrisis audit verify`: whether the log is what was recorded. Exit code 19: it is not.
+
+`epicrisis audit export`: the log as lines of JSON, for what watches over many systems.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Annotated, Any
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
 from service.audit.chain import Kind, Report
+from service.audit.lines import line_of
 from service.audit.send import Sent
-from service.errors import SettingsError
+from service.errors import SettingsError, StoreError
 from service.ports import Action, AuditEntry
+from service.ports.trail import Checked, Sought
 from service.settings import Settings
-from service.terminal import Steps, print_json, print_table, stdout, tell_error
+from service.store.ledger import SqlLedger
+from service.terminal import Steps, print_json, print_table, stderr, stdout, tell_error
 from service.wiring import audit_sender, fhir_client, open_store, utc_now
+
+_log = logging.getLogger("epicrisis.audit")
 
 ACTOR = "system:cli"
 BROKEN = 19
+EXPORTED = "trail"
+"""What the audit entry of an export names."""
 SHOWN = 20
 _SENTENCES = {
     Kind.EDITED: "This entry is not what was recorded.",
@@ -46,6 +61,7 @@ def register(app: typer.Typer) -> None:
     group.callback()(_audit)
     group.command()(send)
     group.command()(verify)
+    group.command()(export)
     app.add_typer(group, name="audit")
 
 
@@ -121,10 +137,96 @@ def _verify(settings: Settings) -> Report:
     store, audit = open_store(settings)
     try:
         with Steps() as steps, steps.step("Audit entries") as step:
-            return audit.verify(step.at)
+            report = audit.verify(step.at)
+        _keep(SqlLedger(audit.database), report)
+        return report
     finally:
         store.close()
         audit.close()
+
+
+def _keep(ledger: SqlLedger, report: Report) -> None:
+    """Keep what the check came to, for the auditor's page; a database that takes nothing was checked too."""
+    try:
+        ledger.keep_check(Checked(utc_now(), report.entries, report.found, report.anchored_at))
+    except StoreError as error:
+        _log.warning("what this check came to is not kept: %s", error.message)
+
+
+def export(
+    context: typer.Context,
+    since: Annotated[
+        str, typer.Option(help="From this day or instant on (ISO 8601; UTC unless it says).")
+    ] = "",
+    until: Annotated[
+        str, typer.Option(help="Until before this instant, or with the whole of this day.")
+    ] = "",
+    after: Annotated[int, typer.Option(min=0, help="Only entries with a higher number: goes on.")] = 0,
+    out: Annotated[
+        str, typer.Option(help="A new file, which its owner alone may read; - is standard output.")
+    ] = "-",
+    references: Annotated[
+        bool,
+        typer.Option("--references", help="Also name patients, documents and people by their references."),
+    ] = False,
+) -> None:
+    """Write the audit log as NDJSON, one entry a line, oldest first, with its number and hash in the chain.
+
+    Numbers have no gaps: whoever collects the lines sees whether one is missing. Patients stand in it as
+    keyed hashes. The last line is the entry of this export, where it is within the span that was asked for.
+    """
+    sought = Sought(since=_instant(since, "--since"), until=_instant(until, "--until", whole_day=True))
+    count, last = _export(context.obj, sought, after, out, references)
+    stderr.print(f"{count} entries; go on with --after {last}.")
+
+
+def _export(settings: Settings, sought: Sought, after: int, out: str, references: bool) -> tuple[int, int]:
+    """Write what is wanted; return how many entries, and the number that the next export goes on after."""
+    store, audit = open_store(settings)
+    try:
+        ledger = SqlLedger(audit.database)
+        with _opened(out) as file:
+            counts = {"after": after, "references": int(references)}
+            audit.append(AuditEntry(Action.EXPORT, ACTOR, "", utc_now(), target=EXPORTED, counts=counts))
+            head, count = ledger.head()[0], 0
+            for count, recorded in enumerate(ledger.oldest(sought, after, head), 1):
+                file.write(line_of(recorded, references=references))
+            return count, max(after, head)
+    finally:
+        store.close()
+        audit.close()
+
+
+@contextmanager
+def _opened(out: str) -> Iterator[BinaryIO]:
+    """Open where an export goes; a file is new, and is on the disk when this ends. Raises SettingsError."""
+    if out == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        descriptor = os.open(Path(out), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else "unknown reason"
+        raise SettingsError(f"The export's file cannot be made ({reason}).", "Name a new file.") from None
+    with os.fdopen(descriptor, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _instant(text: str, option: str, *, whole_day: bool = False) -> datetime | None:
+    """Return an aware instant; of a day its beginning, or its end. Raises SettingsError."""
+    if not text:
+        return None
+    try:
+        if len(text) == len("2026-11-28"):
+            day = datetime.combine(date.fromisoformat(text), time(), UTC)
+            return day + timedelta(days=1) if whole_day else day
+        at = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise SettingsError(f"{option} is no day and no instant.", "For example 2026-11-28.") from None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def _shape(report: Report) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class LegalHold:
     by: str
     """`system:cli`: who laid it."""
     since: datetime
+    lifted_by: str = ""
+    lifted_because: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class HoldStore(Protocol):
         """Hold from now on, and return it with its number. Raises ShreddedError: nothing is left to hold."""
         ...
 
-    def lift(self, patient: str, number: int = 0) -> Sequence[LegalHold]:
+    def lift(self, patient: str, by: str, reason: str, number: int = 0) -> Sequence[LegalHold]:
         """End a patient's only hold, or the one of this number, and return what ended: none or one.
 
         Raises StoreError where there are several and none was named.

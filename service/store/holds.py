@@ -53,9 +53,9 @@ class SqlHolds:
             db.flush()
             return replace(hold, number=row.id or 0)
 
-    def lift(self, patient: str, number: int = 0) -> Sequence[LegalHold]:
+    def lift(self, patient: str, by: str, reason: str, number: int = 0) -> Sequence[LegalHold]:
         """End a patient's only hold, or the one of this number, and return what ended. Raises StoreError."""
-        with self.database.writing() as db:
+        with self.database.writing(about=patient) as db:
             rows = [row for row in db.exec(self._lasting(patient)) if number in (0, row.id)]
             if len(rows) > 1:
                 raise StoreError(
@@ -63,6 +63,7 @@ class SqlHolds:
                 )
             for row in rows:
                 row.lifted_at = self._clock()
+                row.content = _written(replace(_whole(row), lifted_by=by, lifted_because=reason))
             return [_whole(row) for row in rows]
 
     def holds(self, patient: str = "") -> Sequence[LegalHold]:

@@ -92,9 +92,7 @@ class Retention:
                 return None
             numbers, run_ids = [row[0] for row in rows], [row[1] for row in rows]
             others = _delete_of_runs(db, run_ids)
-            db.execute(
-                sa.update(ClaimTable).where(col(ClaimTable.run).in_(numbers)).values(text_hash="")
-            )
+            db.execute(sa.update(ClaimTable).where(col(ClaimTable.run).in_(numbers)).values(text_hash=""))
             of_runs = col(RunTable.id).in_(numbers)
             nothing = sa.literal(b"", sa.LargeBinary())  # an expression: the column's type would seal a value
             gone = {"content": nothing, "patient_name": EXPIRED, "record_digest": ""}

@@ -22,6 +22,7 @@ from service.audit.anchor import AnchorFile
 from service.audit.chain import (
     OPEN,
     SEALED,
+    Anchor,
     Anchors,
     Link,
     PatientKeys,
@@ -126,6 +127,10 @@ class SqlAuditLog:
             connection = session.connection()
             rows = _told(_rows(connection), connection, tell)
             return check_trail(rows, _loose(connection), anchors, self._keys, mac_key)
+
+    def last_anchor(self) -> Anchor | None:
+        """Return the head as it was last written to the second place, or None. Raises StoreError."""
+        return self._anchors.newest() if self._anchors is not None else None
 
     def _append(self, entry: AuditEntry) -> Link:
         """Write an entry and its link. Raises ShreddedError where the patient's key was destroyed."""

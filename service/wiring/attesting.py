@@ -31,7 +31,7 @@ class Clinicians:
         feedback: FeedbackStore,
         seen: Seen | None,
     ) -> None:
-        self._kept = SqlAttesting(*database_of(settings))
+        self.kept = SqlAttesting(*database_of(settings))
 
         @asynccontextmanager
         async def desk() -> AsyncIterator[Desk]:
@@ -42,14 +42,14 @@ class Clinicians:
             return bool(settings.fhir_url) and is_same_server(settings.fhir_url, server)
 
         attesting = Attesting(
-            store, self._kept, audit, utc_now, is_ours, desk if settings.fhir_url else None, feedback, seen,
+            store, self.kept, audit, utc_now, is_ours, desk if settings.fhir_url else None, feedback, seen,
             software_version(),
         )  # fmt: skip
-        self._recalls = Recalls(store, self._kept, audit, utc_now, desk if settings.fhir_url else None)
-        self.glasses = Glasses(store, self._kept, audit, utc_now)
+        self._recalls = Recalls(store, self.kept, audit, utc_now, desk if settings.fhir_url else None)
+        self.glasses = Glasses(store, self.kept, audit, utc_now)
         self.rooms: list[Room] = [attesting, self._recalls, self.glasses]
 
     async def aclose(self) -> None:
         """Close the store, once no recall is under way."""
         await self._recalls.aclose()
-        await asyncio.to_thread(self._kept.close)
+        await asyncio.to_thread(self.kept.close)

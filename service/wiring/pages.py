@@ -94,12 +94,14 @@ def build_app(
     said = open_said(settings, store, audit, serving, launching)
     if said.room is not None:
         rooms.append(said.room)
-    seen = None
+    sidebar, seen = None, None
     if launching is not None:
         sidebar = open_sidebar(settings, store, audit, serving, launching, said, ask)
         rooms.append(sidebar)
         seen = sidebar.why_not_whole
     console = open_review(settings, store, audit, said.feedback, admissions, seen)
+    if sidebar is not None:
+        sidebar.attesting = console.attesting
     rooms.extend(console.rooms)
     pictures, close_pictures = open_pictures_room(settings, store, audit, vault)
     rooms.append(pictures)
@@ -124,6 +126,7 @@ def build_app(
         feedback=said.feedback,
         feedbacks=said.feedbacks,
         guard=console.guard,
+        attesting=console.attesting,
     )  # fmt: skip
 
 

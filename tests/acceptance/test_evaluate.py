@@ -18,8 +18,10 @@ from fixtures.servers import SekmetServer
 from service.engine.scripted_server import ScriptedServer
 from service.ports import RunId
 from service.ports.attesting import Act, Attested, Disposal, Edit
+from service.ports.quality import EvaluationId
 from service.settings import load_settings
 from service.store.attesting import SqlAttesting
+from service.store.quality import SqlQuality
 from service.wiring import open_store, utc_now
 from service.wiring.installation import database_of
 from tests.acceptance.conftest import Ended, Run
@@ -126,6 +128,9 @@ def test_a_model_is_compared_with_another_and_no_schedule_uses_it_before_it_is_r
     assert [house.documents(number) for number in (1, 2, 3)] == [[], [], []]
     assert epicrisis("runs", "--json", **gated).json == {"total": 0, "runs": []}
     assert epicrisis("recall", "--model", "copying", "--json", **gated).json["documents"] == []
+    for run_id in shadow_ids(house, report["evaluation"]):
+        assert epicrisis("show", run_id, "--json", **gated).code == 3
+        assert epicrisis("stale", run_id, "--json", **gated).code not in (0, 12, 13)
 
     released = epicrisis(*sweep, **gated)
     assert (released.code, silent(released, house)["runs"]) == (0, 1)
@@ -143,6 +148,15 @@ def test_a_model_is_compared_with_another_and_no_schedule_uses_it_before_it_is_r
     assert series["measures"]["support"][0]["value"] > 0.8
     shown = epicrisis("quality", **gated)
     assert "Support" in shown.stdout
+
+
+def shadow_ids(house: House, evaluation: str) -> list[str]:
+    store = SqlQuality(*database_of(load_settings(home=house.home)))
+    shadows = [store.shadows(EvaluationId(evaluation), arm) for arm in (0, 1)]
+    store.close()
+    found = [one.run.run_id for arm in shadows for one in arm.values()]
+    assert len(found) == 6
+    return found[::3]
 
 
 def attest_an_edit(house: House, run_id: RunId, patient: str) -> str:

@@ -40,6 +40,7 @@ from tests.bench.sidebar import bench_page
 from tests.bench.soak import bench_soak
 from tests.bench.stages import bench_stages
 from tests.bench.table import Table, document, write
+from tests.bench.trail import bench_trail
 from tests.bench.verification import bench_verification
 from tests.bench.warm import bench_warm
 
@@ -149,6 +150,11 @@ def pictures(charts: Charts) -> Iterator[Table]:
     yield bench_embedding()
 
 
+def trail(charts: Charts) -> Iterator[Table]:
+    """Checking an audit trail of a million entries, in bounded memory: half an hour."""
+    yield bench_trail()
+
+
 def soak(charts: Charts) -> Iterator[Table]:
     """What the queue costs by itself, and a worker's memory over ten thousand admissions: an hour."""
     yield from bench_soak()
@@ -173,13 +179,14 @@ TOPICS: dict[str, Callable[[Charts], Iterator[Table]]] = {
         sidebar,
         pixels,
         pictures,
+        trail,
         soak,
     )
 }
 
 
-ON_REQUEST = frozenset({"soak"})
-"""Topics that take an hour, and are measured where they are named."""
+ON_REQUEST = frozenset({"trail", "soak"})
+"""Topics that take up to an hour, and are measured where they are named."""
 NO_SHARED = (
     "The 42 charts of ../shared/data/synthea are not here: the demonstration's six stand in for them, and "
     "the targets, which name those charts, are shown for orientation."

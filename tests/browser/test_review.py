@@ -25,7 +25,7 @@ REFUSED = len(sample_run().summary.refused)
 
 
 @pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+def console(tmp_path_factory: pytest.TempPathFactory) -> Console:
     """A console with summaries in whose reviews errors are planted, one of them finished by two."""
     names = ("filed", "other", "waits", "double")
     runs = tuple(sample_run(run_id=name, patient=f"Patient/{n}") for n, name in enumerate(names, 1))
@@ -36,8 +36,7 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
         one.score_all(who, support, "double")
         one.reviews.finish(review.run_id, review.reviewer, Outcome.ACCEPTED, "", one.now)
     one.dispute(5, run_id="waits")
-    yield one
-    one.close()
+    return one
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +173,8 @@ def test_a_reader_is_refused(browser: Browser, address: str) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_pages_fit_every_width_and_axe_finds_nothing(browser: Browser, address: str, width: int) -> None:
-    folder, complaints = Path(artefacts()).parent / "review", []
+    complaints: list[str] = []
+    folder = Path(artefacts()).parent / "review"
     folder.mkdir(exist_ok=True)
     scheme = "dark" if width == 768 else "light"
     context = enter(browser, address, f"looks{width}", width, color_scheme=scheme)

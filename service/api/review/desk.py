@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -51,6 +51,8 @@ class Desk:
     keyed_hash: KeyedHash
     attestations: Attestations | None = None
     """None where nobody attests here."""
+    withheld: Callable[[StoredRun, Visitor], bool] = lambda run, visitor: False
+    """Tells of a run that a route does not name whether it is withheld from a visitor (SAFETY 20)."""
 
     def run(self, run_id: str) -> StoredRun:
         """Return a run that may be shown. Raises HTTPException (400, 404, 423), ShreddedError, StoreError."""

@@ -16,9 +16,10 @@ from service.api.gate import visitor_of
 from service.api.pages import build_page
 from service.api.review.desk import MOST_DISPUTES, RUN, Desk
 from service.api.review.frame import review_page
+from service.api.review.glass import WithheldError
 from service.errors import ShreddedError
 from service.filing.stopped import is_stopped
-from service.identity.visitor import Visitor
+from service.identity.visitor import Role, Visitor
 from service.ports import Action, AuditEntry, RunId, StoredRun
 from service.ports.feedback import LONGEST_WORDS, Feedback, Ruling
 from service.writeback.moment import show_instant
@@ -42,7 +43,7 @@ class DisputeRoom:
         """Show one dispute without a ruling."""
         visitor = visitor_of(request)
         dispute = self._find(feedback_id)
-        run = self._run(dispute)
+        run = self._run(dispute, visitor)
         self._record(Action.VIEW, visitor, dispute, "")
         return review_page(
             request,
@@ -70,7 +71,7 @@ class DisputeRoom:
 
     def _settle(self, feedback_id: str, visitor: Visitor, ruling: Ruling, words: str) -> Feedback:
         dispute = self._find(feedback_id)
-        self._run(dispute)
+        self._run(dispute, visitor)
         if dispute.actor == visitor.actor:
             raise HTTPException(403)
         self._record(Action.REVIEW, visitor, dispute, ruling.value)
@@ -86,14 +87,22 @@ class DisputeRoom:
             raise HTTPException(404)
         return dispute
 
-    def _run(self, dispute: Feedback) -> StoredRun | None:
-        """Return the run of a dispute, None for one about an answer. Raises HTTPException (423)."""
+    def _run(self, dispute: Feedback, visitor: Visitor) -> StoredRun | None:
+        """Return the run of a dispute, None for one about an answer. Raises HTTPException, WithheldError.
+
+        An answer was read with its asker's rights, and nothing here tells what it rests on: only a reviewer
+        who treats patients is shown it.
+        """
         try:
             run = self._desk.store.get(RunId(dispute.about))
         except ShreddedError:
             raise HTTPException(404) from None
         if run is not None and is_stopped(run, self._desk.store.stops()):
             raise HTTPException(423)
+        if run is None and Role.CLINICIAN not in visitor.roles:
+            raise HTTPException(403)
+        if run is not None and self._desk.withheld(run, visitor):
+            raise WithheldError(run.run_id)
         return run
 
     def _record(self, action: Action, visitor: Visitor, dispute: Feedback, target: str) -> None:

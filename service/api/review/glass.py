@@ -78,11 +78,15 @@ class Glasses:
         if await asyncio.to_thread(self._is_withheld, run_id, visitor):
             raise WithheldError(run_id)
 
-    def _is_withheld(self, run_id: str, visitor: Visitor) -> bool:
-        run = self.store.get(RunId(run_id))
-        if run is None or not is_restricted(run):
+    def withholds(self, run: StoredRun, visitor: Visitor) -> bool:
+        """Tell whether a run is withheld from a visitor. Raises StoreError."""
+        if Role.REVIEWER not in visitor.roles or Role.CLINICIAN in visitor.roles or not is_restricted(run):
             return False
         return self.kept.glass_of(visitor.actor, run.inputs.patient, self.clock()) is None
+
+    def _is_withheld(self, run_id: str, visitor: Visitor) -> bool:
+        run = self.store.get(RunId(run_id))
+        return run is not None and self.withholds(run, visitor)
 
     async def ask(self, request: Request, run_id: str) -> Response:
         """Show the form, without a word about whom the run is."""

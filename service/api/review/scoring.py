@@ -198,6 +198,7 @@ class ScoringRoom:
             undone=_told_undone(undone),
             problem=problem,
             may_attest=may(request, "GET", "/review/attest/{run_id}"),
+            has_pictures=bool(run.inputs.images),
             **self._progress(items, review),
         )
 

@@ -37,7 +37,7 @@ from service.api.sidebar.strip import build_strip, failed_strip
 from service.api.stream import MEDIA_TYPE, last_event_id
 from service.context.templates import Library
 from service.errors import EpicrisisError, ShreddedError
-from service.filing.stopped import is_stopped
+from service.filing.stopped import find_stop, is_stopped
 from service.identity.visitor import STAFF, Role
 from service.live import LIMIT_S as LIVE_LIMIT_S
 from service.live import read_live
@@ -50,8 +50,10 @@ from service.ports import (
     FiledDocument,
     FilingStore,
     RunId,
+    StopScope,
     StoredRun,
 )
+from service.ports.attesting import AttestingStore
 from service.ports.feedback import FeedbackStore
 from service.ports.launches import Charts, Launch
 from service.record.assemble import Policy, assemble_record, stop_reason
@@ -115,6 +117,7 @@ class Sidebar:
     version: str = ""
     feedback: FeedbackStore | None = None
     feedbacks: Feedbacks | None = None
+    attesting: AttestingStore | None = None
     asks: AskRoom | None = None
     making: Making | None = None
     ask: Ask | None = None
@@ -291,7 +294,10 @@ class Sidebar:
             stops = await asyncio.to_thread(self.store.stops)
         except ShreddedError:
             return None, notice(kind, title, Standing.DESTROYED)
-        if is_stopped(run, stops):
+        stop = find_stop(run, stops)
+        if stop is not None and stop.scope is StopScope.RUN:
+            return None, replace(notice(kind, title, Standing.HIDDEN), hidden_run=run.run_id)
+        if stop is not None:
             return None, notice(kind, title, Standing.STOPPED)
         return run, None
 
@@ -364,7 +370,7 @@ class Sidebar:
     async def _sheet(self, launch: Launch, kind: str, run: StoredRun, sight: Sight) -> Sheet:
         """Return a stored run as this user may see it; the view is on record first."""
         await self._note_view(launch, run, run.document)
-        marks = await asyncio.to_thread(marks_of, self.feedback, run)
+        marks = await asyncio.to_thread(marks_of, self.feedback, run, self.attesting)
         documents = await asyncio.to_thread(self._attested, launch, kind)
         return build_sheet(
             run, sight, marks, self.clock(), view=kind, title=self.kinds[kind], documents=documents,

@@ -25,6 +25,8 @@ class Standing(StrEnum):
     NONE = "none"
     """Nothing is stored of this kind."""
     STOPPED = "stopped"
+    HIDDEN = "hidden"
+    """A clinician hid it (SAFETY 24)."""
     DESTROYED = "destroyed"
     ANOTHER = "another"
     """What is stored is about somebody else: the chart under this id is another person's now."""
@@ -43,6 +45,10 @@ NOTICES = {
     Standing.STOPPED: (
         "This summary is stopped",
         "It is not shown until the stop is lifted. The chart is not affected.",
+    ),
+    Standing.HIDDEN: (
+        "This summary is hidden",
+        "A clinician hid it. It is not shown until a clinician shows it again. The chart is not affected.",
     ),
     Standing.DESTROYED: (
         "What was stored was destroyed",
@@ -104,6 +110,8 @@ class Sheet:
     withheld: tuple[str, ...] = ()
     disputed: int = 0
     may_make: bool = False
+    hidden_run: str = ""
+    """The run that a clinician hid: by it another one sees why, and shows it again."""
 
 
 def notice(view: str, title: str, standing: Standing, text: str = "", *, may_make: bool = False) -> Sheet:

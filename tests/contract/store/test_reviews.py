@@ -1,16 +1,18 @@
-"""The review store on each kind of database."""
+"""The review store on each kind of database, and its double."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from random import Random
 
 import pytest
 from sklearn.metrics import cohen_kappa_score
 from sqlalchemy import text
 
+from fixtures.postgres import PostgresServer
 from fixtures.sample_run import CREATED, sample_run
 from service.errors import ShreddedError, StoreError
 from service.ports import RunId, RunState
@@ -30,10 +32,12 @@ from service.ports.reviews import (
 from service.record.facts import FactId
 from service.review.agreement import ORDER, agree, claim_pairs, pair_up
 from service.store.cipher import Cipher
+from service.store.database import open_cipher
 from service.store.keys import KeyRoom
 from service.store.reviews import SqlReviews
 from service.store.sql import SqlStore
 from tests.conftest import CANARY
+from tests.unit.in_memory_reviews import InMemoryReviews
 
 RUN, PATIENT = RunId("run1"), f"Patient/{CANARY}-1"
 ONE, TWO = "user:one", "user:two"
@@ -41,8 +45,22 @@ PLANTED = Seeded(RUN, ONE, 3, "value", f"{CANARY} weighs 700 kg.")
 
 
 @pytest.fixture
-def reviews(url: str, cipher: Cipher) -> Iterator[SqlReviews]:
+def stored(url: str, cipher: Cipher) -> Iterator[SqlReviews]:
     opened = SqlReviews(url, cipher)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "memory"])
+def reviews(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReviewStore]:
+    if request.param == "memory":
+        yield InMemoryReviews()
+        return
+    url = f"sqlite:///{tmp_path}/epicrisis.db"
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        url = server.new_schema()
+    opened = SqlReviews(url, open_cipher(tmp_path / "key", url))
     yield opened
     opened.close()
 
@@ -67,7 +85,7 @@ def finish(reviews: ReviewStore, who: str = ONE, run: str = "run1", minute: int 
     )
 
 
-def test_the_queue_is_told_oldest_first_page_by_page_and_by_rule(reviews: SqlReviews) -> None:
+def test_the_queue_is_told_oldest_first_page_by_page_and_by_rule(reviews: ReviewStore) -> None:
     for minute, run in ((3, "c"), (1, "a"), (2, "b")):
         assert reviews.enqueue(entry(run, minute, rule=Rule.WARD if run == "b" else Rule.RANDOM))
     assert [one.run_id for one in reviews.queue()] == ["a", "b", "c"]
@@ -77,7 +95,7 @@ def test_the_queue_is_told_oldest_first_page_by_page_and_by_rule(reviews: SqlRev
     assert reviews.queue()[0] == entry("a", 1)
 
 
-def test_a_run_stands_in_the_queue_once_and_more_reviewers_can_be_wanted(reviews: SqlReviews) -> None:
+def test_a_run_stands_in_the_queue_once_and_more_reviewers_can_be_wanted(reviews: ReviewStore) -> None:
     assert reviews.enqueue(entry())
     assert not reviews.enqueue(entry(rule=Rule.HAND, wanted=2))
     assert not reviews.enqueue(entry(wanted=1))
@@ -87,7 +105,7 @@ def test_a_run_stands_in_the_queue_once_and_more_reviewers_can_be_wanted(reviews
     assert reviews.entry_of(RunId("other")) is None
 
 
-def test_an_entry_is_done_after_as_many_reviews_as_are_wanted(reviews: SqlReviews) -> None:
+def test_an_entry_is_done_after_as_many_reviews_as_are_wanted(reviews: ReviewStore) -> None:
     reviews.enqueue(entry(wanted=2))
     for number, who in enumerate((ONE, TWO), 1):
         begun(reviews, who)
@@ -99,7 +117,7 @@ def test_an_entry_is_done_after_as_many_reviews_as_are_wanted(reviews: SqlReview
     assert reviews.waiting() == {}
 
 
-def test_a_review_is_kept_whole_and_begun_once(reviews: SqlReviews) -> None:
+def test_a_review_is_kept_whole_and_begun_once(reviews: ReviewStore) -> None:
     first = begun(reviews, seeded=PLANTED)
     assert first == Review(
         RUN, ONE, Rule.RANDOM, CREATED, PATIENT, by="Practitioner/7", seeded=PLANTED, last=None
@@ -133,7 +151,7 @@ def test_a_review_is_kept_whole_and_begun_once(reviews: SqlReviews) -> None:
     assert reviews.reviews_of(RUN) == [ended]
 
 
-def test_acts_are_taken_back_the_last_first(reviews: SqlReviews) -> None:
+def test_acts_are_taken_back_the_last_first(reviews: ReviewStore) -> None:
     begun(reviews)
     reviews.keep_score(score(0))
     reviews.keep_score(score(0, Support.NOT_SUPPORTED))
@@ -146,7 +164,7 @@ def test_acts_are_taken_back_the_last_first(reviews: SqlReviews) -> None:
     assert reviews.undo(RUN, ONE, CREATED) is None
 
 
-def test_a_finished_review_and_one_that_nobody_began_take_nothing(reviews: SqlReviews) -> None:
+def test_a_finished_review_and_one_that_nobody_began_take_nothing(reviews: ReviewStore) -> None:
     begun(reviews)
     reviews.keep_score(score(0))
     ended = finish(reviews)
@@ -165,7 +183,7 @@ def test_a_finished_review_and_one_that_nobody_began_take_nothing(reviews: SqlRe
     assert reviews.reviews_of(RUN) == [ended]
 
 
-def test_reviews_are_told_by_when_they_were_finished(reviews: SqlReviews) -> None:
+def test_reviews_are_told_by_when_they_were_finished(reviews: ReviewStore) -> None:
     for minute, run in ((5, "late"), (1, "early")):
         begun(reviews, run=run)
         finish(reviews, run=run, minute=minute)
@@ -175,24 +193,24 @@ def test_reviews_are_told_by_when_they_were_finished(reviews: SqlReviews) -> Non
     assert [one.run_id for one in reviews.reviews(minutes[1], minutes[2])] == ["early"]
 
 
-def test_sampling_looks_at_each_run_once_and_is_told_its_place(reviews: SqlReviews, store: SqlStore) -> None:
+def test_sampling_looks_at_each_run_once_and_is_told_its_place(stored: SqlReviews, store: SqlStore) -> None:
     for minute, run in enumerate(("a", "b", "c", "d")):
         store.save(sample_run(run_id=run, created_at=CREATED + timedelta(minutes=minute)))
     store.save(sample_run(run_id="failed", state=RunState.FAILED))
     other = sample_run(run_id="e", created_at=CREATED + timedelta(minutes=9))
     store.save(replace(other, inputs=replace(other.inputs, model_digest="f" * 64)))
-    found = reviews.candidates(CREATED, 10, 2)
+    found = stored.candidates(CREATED, 10, 2)
     assert [(one.run_id, one.place) for one in found] == [("a", 1), ("b", 2), ("c", 0), ("d", 0), ("e", 1)]
-    assert [one.run_id for one in reviews.candidates(CREATED + timedelta(minutes=1), 2, 2)] == ["b", "c"]
-    reviews.looked_at([RunId("a"), RunId("c")])
-    reviews.looked_at([RunId("c")])
-    reviews.looked_at([])
-    assert [(one.run_id, one.place) for one in reviews.candidates(CREATED, 10, 2)] == [
+    assert [one.run_id for one in stored.candidates(CREATED + timedelta(minutes=1), 2, 2)] == ["b", "c"]
+    stored.looked_at([RunId("a"), RunId("c")])
+    stored.looked_at([RunId("c")])
+    stored.looked_at([])
+    assert [(one.run_id, one.place) for one in stored.candidates(CREATED, 10, 2)] == [
         ("b", 2), ("d", 0), ("e", 1),
     ]  # fmt: skip
 
 
-def test_two_reviewers_on_twenty_documents_have_the_kappa_of_scikit_learn(reviews: SqlReviews) -> None:
+def test_two_reviewers_on_twenty_documents_have_the_kappa_of_scikit_learn(reviews: ReviewStore) -> None:
     rng = Random(20)
     answers: dict[str, list[Support]] = {ONE: [], TWO: []}
     for document in range(20):
@@ -209,21 +227,21 @@ def test_two_reviewers_on_twenty_documents_have_the_kappa_of_scikit_learn(review
     doubles = pair_up(reviews.reviews(CREATED, CREATED + timedelta(hours=1)))
     assert len(doubles) == 20
     found = agree(claim_pairs(doubles), len(ORDER))
-    first, second = ([ORDER.index(one) for one in answers[who]] for who in (ONE, TWO))
-    assert found.pairs == len(first)
-    assert found.plain == pytest.approx(cohen_kappa_score(first, second), abs=1e-12)
-    weighted = cohen_kappa_score(first, second, weights="quadratic", labels=[0, 1, 2])
+    ours, theirs = ([ORDER.index(one) for one in answers[who]] for who in (ONE, TWO))
+    assert found.pairs == len(ours)
+    assert found.plain == pytest.approx(cohen_kappa_score(ours, theirs), abs=1e-12)
+    weighted = cohen_kappa_score(ours, theirs, weights="quadratic", labels=[0, 1, 2])
     assert found.weighted == pytest.approx(weighted, abs=1e-12)
 
 
-def test_nothing_that_a_reviewer_wrote_lies_open_in_the_database(reviews: SqlReviews) -> None:
-    reviews.enqueue(entry())
-    begun(reviews, seeded=PLANTED)
-    reviews.keep_score(score(0))
-    reviews.keep_omission(Omission(RUN, ONE, CREATED, f"{CANARY} fell"))
-    finish(reviews)
+def test_nothing_that_a_reviewer_wrote_lies_open_in_the_database(stored: SqlReviews) -> None:
+    stored.enqueue(entry())
+    begun(stored, seeded=PLANTED)
+    stored.keep_score(score(0))
+    stored.keep_omission(Omission(RUN, ONE, CREATED, f"{CANARY} fell"))
+    finish(stored)
     tables = ("epicrisis_review_entry", "epicrisis_review", "epicrisis_review_act")
-    with reviews.database.engine.connect() as connection:
+    with stored.database.engine.connect() as connection:
         rows = [row for one in tables for row in connection.execute(text(f"SELECT * FROM {one}"))]
     assert len(rows) == 4
     shown = " ".join(
@@ -236,39 +254,39 @@ def test_nothing_that_a_reviewer_wrote_lies_open_in_the_database(reviews: SqlRev
 
 
 @pytest.mark.parametrize("table", ["epicrisis_review_entry", "epicrisis_review", "epicrisis_review_act"])
-def test_what_was_moved_to_another_row_opens_nothing(reviews: SqlReviews, table: str) -> None:
+def test_what_was_moved_to_another_row_opens_nothing(stored: SqlReviews, table: str) -> None:
     for run in ("run1", "run2"):
-        reviews.enqueue(entry(run))
-        begun(reviews, run=run)
-        reviews.keep_score(score(0, run=run))
-    with reviews.database.engine.begin() as connection:
+        stored.enqueue(entry(run))
+        begun(stored, run=run)
+        stored.keep_score(score(0, run=run))
+    with stored.database.engine.begin() as connection:
         moved = f"SELECT content FROM {table} WHERE id = (SELECT min(id) FROM {table})"
         connection.execute(
             text(f"UPDATE {table} SET content = ({moved}) WHERE id = (SELECT max(id) FROM {table})")
         )
     with pytest.raises(StoreError):
-        reviews.queue() if table.endswith("entry") else reviews.reviews_of(RunId("run2"))
-    assert len(reviews.reviews_of(RUN)) == 1
+        stored.queue() if table.endswith("entry") else stored.reviews_of(RunId("run2"))
+    assert len(stored.reviews_of(RUN)) == 1
 
 
 def test_what_reviewers_found_in_a_patient_is_destroyed_with_the_patients_key(
-    reviews: SqlReviews, store: SqlStore
+    stored: SqlReviews, store: SqlStore
 ) -> None:
     store.save(sample_run(run_id="run1", patient=PATIENT, state=RunState.DRY))
     for run, patient in (("run1", PATIENT), ("run2", "Patient/other")):
-        reviews.enqueue(replace(entry(run), patient=patient))
-        begun(reviews, run=run, patient=patient, seeded=PLANTED)
-        reviews.keep_score(score(0, run=run))
-    finish(reviews, run="run2")
-    KeyRoom(reviews.database, lambda: CREATED).shred(PATIENT, "asked for")
-    assert [one.run_id for one in reviews.queue()] == []
-    assert reviews.reviews_of(RUN) == []
-    assert reviews.entry_of(RUN) is None
-    assert [one.run_id for one in reviews.reviews(CREATED, CREATED + timedelta(days=1))] == ["run2"]
+        stored.enqueue(replace(entry(run), patient=patient))
+        begun(stored, run=run, patient=patient, seeded=PLANTED)
+        stored.keep_score(score(0, run=run))
+    finish(stored, run="run2")
+    KeyRoom(stored.database, lambda: CREATED).shred(PATIENT, "asked for")
+    assert [one.run_id for one in stored.queue()] == []
+    assert stored.reviews_of(RUN) == []
+    assert stored.entry_of(RUN) is None
+    assert [one.run_id for one in stored.reviews(CREATED, CREATED + timedelta(days=1))] == ["run2"]
     with pytest.raises(ShreddedError):
-        reviews.enqueue(entry())
+        stored.enqueue(entry())
     with pytest.raises(ShreddedError):
-        begun(reviews)
-    with reviews.database.engine.connect() as connection:
+        begun(stored)
+    with stored.database.engine.connect() as connection:
         for table in ("epicrisis_review_entry", "epicrisis_review", "epicrisis_review_act"):
             assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == 1

@@ -125,7 +125,8 @@ class Looking:
         self.app: FastAPI = create_app(
             store=self.store, audit=self.audit, clock=lambda: NOW, access=OpenDoor(),
             allowed_hosts=("127.0.0.1",), version="0.1.0", rooms=[viewer, sidebar],
-            closing=(self.archives.aclose,) if self.archives else (), launched=OneLaunch(a_launch(server=SERVER)),
+            closing=(self.archives.aclose,) if self.archives else (),
+            launched=OneLaunch(a_launch(server=SERVER)),
         )  # fmt: skip
 
     async def get(self, path: str, **query: Any) -> httpx.Response:

@@ -92,6 +92,20 @@ async def test_a_window_by_name_shows_its_values_alone(opened: Looking) -> None:
     assert (await opened.picture(window="secret")).status_code == 404
 
 
+async def test_a_picture_that_the_model_was_shown_opens_as_it_was_shown(filled: PacsServer) -> None:
+    run = pictured_run()
+    *others, study = run.summary.facts
+    uids = (("study uid", STUDY.uid), ("series uid", f"{STUDY.uid}.1"), ("frame", "1"))
+    for instance, said in ((f"{STUDY.uid}.1.3", "Image 3 of 3"), ("1.2.3", "not in the study now")):
+        named = replace(study, details=(*uids, ("instance uid", instance)))
+        summary = replace(run.summary, facts=(*others, named))
+        async with looking(filled.dicomweb_url, STUDY.resource(), run=replace(run, summary=summary)) as one:
+            answer = await one.page()
+            assert said in answer.text
+            assert ("as red, green, blue" in answer.text) is (answer.status_code == 200)
+            assert "Image 1 of 3" in (await one.page(place=1, window="bone")).text
+
+
 async def test_who_was_launched_sees_it_with_the_own_token(opened: Looking) -> None:
     assert (await opened.page_of_launch()).status_code == 200
     picture = await opened.picture_of_launch(thumb="true")
@@ -155,6 +169,23 @@ async def test_one_image_of_somebody_else_keeps_the_whole_study_closed() -> None
         async with looking(archive.dicomweb_url, study.resource()) as one:
             assert (await one.page(place=1)).status_code == 403
         assert not [request for request in archive.requests if "/instances/" in request.path]
+
+
+@pytest.mark.parametrize(("has_places", "order"), [(True, [3, 2, 1]), (False, [1, 2, 3])])
+async def test_slices_stand_by_their_place_in_the_patient_else_by_number(
+    has_places: bool, order: list[int]
+) -> None:
+    study = Study()
+    place = {"00200037": element("DS", 1, 0, 0, 0, 1, 0)} if has_places else {"00200032": {"vr": "DS"}}
+    rows = [
+        listed(study, number) | {"00200032": element("DS", 0, 0, -number)} | place for number in (2, 3, 1)
+    ]
+    async with Archive() as archive:
+        archive.on_path(f"studies/{study.uid}/series", Reply(501))
+        archive.on_path(f"studies/{study.uid}/metadata", items(rows))
+        async with looking(archive.dicomweb_url) as one, one.chart.client() as client:
+            look = await one.gallery.look(client, study.resource(), sample_patient())
+    assert [frame.header.number for frame in look.frames if frame.header] == order
 
 
 async def test_a_file_whose_header_says_otherwise_than_the_list_is_not_shown() -> None:
@@ -286,8 +317,13 @@ async def test_text_that_may_be_burned_in_and_the_side_are_said(pacs: PacsServer
 @pytest.mark.shared
 async def test_an_image_that_the_archive_cannot_decode_is_shown(pacs: PacsServer, shared_data: Path) -> None:
     (real,) = linked_chart(pacs.dicomweb_url, shared_data, "2ad91c08").studies
-    pacs.store(rewritten(real.file, PatientID=NUMBER, PatientBirthDate=BORN))
-    study = replace(Study(), uid=real.study)
+    study = Study()
+    pacs.store(
+        rewritten(
+            real.file, PatientID=NUMBER, PatientBirthDate=BORN, StudyInstanceUID=study.uid,
+            SeriesInstanceUID=f"{study.uid}.1", SOPInstanceUID=f"{study.uid}.1.1",
+        )
+    )  # fmt: skip
     async with looking(pacs.dicomweb_url, study.resource()) as one:
         assert (await one.page()).status_code == 200
         assert len(set(grey((await one.picture()).content).tolist())) > 100

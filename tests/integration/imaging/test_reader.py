@@ -10,8 +10,10 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from service.imaging.picture import Header, Rendered, Spot, Unreadable
@@ -110,6 +112,24 @@ def test_a_file_that_ends_too_early_is_never_a_picture(shared_data: Path, reader
         last = (frames.frames,) if isinstance(frames, Header) else ()
         cut = whole[: len(whole) - max(64, len(whole) // 8)]
         assert isinstance(reader.read(cut, ANY, side=32, frames=last), Unreadable), path.name
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    "name", ["pydicom_693_J2KI.dcm", "US_echo_jpeglossless.dcm", "pydicom_examples_ybr_color.dcm"]
+)
+def test_a_codestream_without_its_end_is_refused_in_a_whole_file(
+    name: str, shared_data: Path, reader: PictureReader
+) -> None:
+    """An archive may have stored what a broken transfer left: the file is in order, the picture is not."""
+    dataset = pydicom.dcmread(shared_data / "dicom" / name)
+    count = int(dataset.get("NumberOfFrames") or 1)
+    streams = list(generate_frames(dataset.PixelData, number_of_frames=count))
+    streams[0] = streams[0][: len(streams[0]) * 3 // 4]
+    dataset.PixelData = encapsulate(streams)
+    whole = BytesIO()
+    dataset.save_as(whole)
+    assert reader.read(whole.getvalue(), ANY, frames=(1,)) == Unreadable("its pixels are cut short")
 
 
 @pytest.mark.shared

@@ -23,9 +23,15 @@ from service.api.feedback import Feedbacks
 from service.api.gate import Access, Refusals
 from service.api.hooks import Hooks
 from service.api.launch import LaunchDoor
+from service.api.review.agreement import AgreementRoom
 from service.api.review.attesting import Attesting
+from service.api.review.desk import Desk
+from service.api.review.disputes import DisputeRoom
 from service.api.review.glass import Glasses
+from service.api.review.pictures import PicturesRoom
+from service.api.review.queue import QueueRoom
 from service.api.review.recall import Recalls
+from service.api.review.scoring import ScoringRoom
 from service.api.sidebar.room import Sidebar
 from service.api.summaries import Reading, Summaries
 from service.api.ward import Timed, Ward
@@ -43,6 +49,7 @@ from service.identity.visitor import Register, Role
 from service.ondemand import OnDemand
 from service.ports import KeptSession
 from service.ports.launches import Launch
+from service.review.sampling import Sampling
 from service.scheduler import hand_tick
 from service.store.cipher import Cipher
 from service.wiring.cds import open_granted
@@ -55,6 +62,7 @@ from tests.unit.in_memory_admissions import InMemoryAdmissions
 from tests.unit.in_memory_attesting import InMemoryAttesting
 from tests.unit.in_memory_generations import NoGenerations
 from tests.unit.in_memory_hooks import InMemoryHooks
+from tests.unit.in_memory_reviews import InMemoryReviews
 
 AT = datetime.fromtimestamp(NOW, UTC)
 EHR = "https://ehr.example.org/fhir"
@@ -157,6 +165,8 @@ class House:
                 self.sidebar(),
                 self.summaries(),
                 *self.clinicians(),
+                *self.reviewers(),
+                PicturesRoom(InMemoryStore(RUN), self.audit, self.clock, None, "No image encoder is configured."),
             ),
             ward=Ward(
                 self.admissions, EHR, lambda runs: {}, lambda: timed, hand_tick, self.clock, "0", self.audit
@@ -189,6 +199,14 @@ class House:
             Recalls(store, kept, self.audit, self.clock),
             Glasses(store, kept, self.audit, self.clock),
         )
+
+    def reviewers(self) -> tuple[QueueRoom, ScoringRoom, DisputeRoom, AgreementRoom]:
+        """What reviewers do; everything waits for them."""
+        desk = Desk(
+            InMemoryStore(RUN), InMemoryReviews([RUN]), InMemoryFeedback(), self.audit, self.clock, Sampling(),
+            self.cipher.keyed_hash,
+        )  # fmt: skip
+        return QueueRoom(desk), ScoringRoom(desk), DisputeRoom(desk), AgreementRoom(desk)
 
     def sidebar(self) -> Sidebar:
         """The sidebar; no chart can be opened here."""

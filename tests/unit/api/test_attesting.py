@@ -23,8 +23,8 @@ from service.api.review.recall import Recalls
 from service.errors import StoreError
 from service.filing.desk import Desk as FilingDesk
 from service.identity.visitor import Role, Visitor
-from service.ports import Action, StoredRun, Wanted
-from service.ports.attesting import Act, ProposalState
+from service.ports import Action, Stop, StopScope, StoredRun, Wanted
+from service.ports.attesting import Act, Attested, Disposal, Edit, ProposalState
 from service.recall import Recall, Recalled
 from service.record.facts import Code
 from service.review.attesting import items_of
@@ -86,7 +86,7 @@ class Site:
         self.app: FastAPI = create_app(
             store=self.store, audit=self.audit, clock=lambda: self.now, access=self.door,
             allowed_hosts=("127.0.0.1",), version="0", rooms=[self.attesting, self.recalls, self.glasses],
-            feedback=self.feedback, guard=self.glasses.guard,
+            feedback=self.feedback, guard=self.glasses.guard, attesting=self.kept,
         )  # fmt: skip
 
     @asynccontextmanager
@@ -261,6 +261,41 @@ async def test_what_one_clinician_decided_is_not_what_another_attests(filing: Fi
     assert filing.asked == []
 
 
+def changed(kept: InMemoryAttesting, run: StoredRun, *, is_attested: bool) -> str:
+    """Edit the first statement and leave out the second; return the clinician's words."""
+    now, first = NOW, run.summary.published[0]
+    more = ("Patient/1", "user:roe", ROE)
+    edit = Edit(run.run_id, 0, first.text, "In my own words.", 9, ROE, now, "user:roe")
+    kept.dispose(Disposal(run.run_id, *more, Act.EDITED, now, 0), edit)
+    kept.dispose(Disposal(run.run_id, *more, Act.REJECTED, now, 1))
+    if is_attested:
+        kept.keep_attested(
+            Attested(run.run_id, "Patient/1", "DocumentReference/9", ROE, "user:roe", now, now, 1, 9, 99, 1)
+        )
+    return edit.after
+
+
+@pytest.mark.parametrize("is_attested", [True, False])
+async def test_every_page_shows_what_was_attested_in_the_place_of_the_machines_text(
+    is_attested: bool,
+) -> None:
+    site = Site(visitor=Visitor("user:reader", frozenset({Role.READER})))
+    own = changed(site.kept, RUN, is_attested=is_attested)
+    page = (await site.get("/runs/filed")).text
+    assert (own in page) is is_attested
+    assert page.count("<del>") == (2 if is_attested else 0)
+    assert ("who attested this text" in page) is is_attested
+
+
+def test_the_sidebar_shows_what_was_attested_in_the_place_of_the_machines_text() -> None:
+    sidebars, kept = Sidebars(launch=replace(a_launch(), fhir_user=ROE)), InMemoryAttesting()
+    launched(sidebars, kept)
+    own = changed(kept, sidebars.runs[0], is_attested=True)
+    page = sidebars.get("/sidebar/summary").text
+    assert own in page
+    assert "who attested this text" in page
+
+
 async def test_hiding_needs_a_reason_and_hides_the_text_on_this_page_too() -> None:
     site = Site(visitor=replace(CLINICIAN, fhir_user=""))
     assert (await site.send("POST", f"{PLACE}/hide", reason=" ")).status_code == 409
@@ -297,6 +332,7 @@ def launched(sidebars: Sidebars, kept: InMemoryAttesting) -> Callable[..., httpx
         nothing, sidebars.feedback, sidebars.room.why_not_whole,
     )  # fmt: skip
     room.add_to(sidebars.app)
+    sidebars.room.attesting = kept
     return sidebars.send
 
 
@@ -338,6 +374,24 @@ def test_a_user_who_cannot_read_all_that_it_rests_on_is_shown_nothing_and_attest
     assert CANARY not in page.text
     assert send("POST", f"{LAUNCHED}/attest", data={"run": run.run_id}).status_code == 409
     assert filing.asked == []
+
+
+def test_what_was_hidden_is_gone_from_the_sidebar_and_shown_again_from_there() -> None:
+    sidebars, kept = Sidebars(launch=replace(a_launch(), fhir_user=ROE)), InMemoryAttesting()
+    run = sidebars.runs[0]
+    send = launched(sidebars, kept)
+    sidebars.store.add_stop(Stop(StopScope.RUN, run.run_id, NOW, "clinician"))
+    assert (
+        send("POST", f"{LAUNCHED}/hide", data={"run": run.run_id, "reason": "Not hers."}).status_code == 303
+    )
+    shown = sidebars.get("/sidebar/summary").text
+    assert "A clinician hid it" in shown
+    assert run.summary.published[0].text not in shown
+    assert f"{LAUNCHED}?visit=" in shown
+    page = sidebars.get(f"{LAUNCHED}?run={run.run_id}").text
+    assert "Not hers." in page
+    assert "Show it again" in page
+    assert run.summary.published[0].text not in page
 
 
 def test_a_launch_opens_its_own_patients_runs_alone() -> None:

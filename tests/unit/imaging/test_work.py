@@ -162,14 +162,17 @@ def test_padding_is_black_also_where_low_is_white() -> None:
 def test_signed_values_keep_their_sign_in_fewer_bits_than_are_allocated() -> None:
     values = steps(-2048, 2047)
     stored = np.bitwise_and(values.astype(np.uint16), 0x0FFF)
-    made = pictured(stored, BitsStored=12, HighBit=11, PixelRepresentation=1)
+    made = pictured(
+        stored, BitsStored=12, HighBit=11, PixelRepresentation=1, WindowCenter=0, WindowWidth=4096
+    )
     assert near(grey(made), steps(0, 255))
 
 
 def test_overlays_in_unused_bits_are_ignored() -> None:
     values = steps(0, 4095, np.uint16)
     marked = values | np.where(np.eye(16, dtype=bool), 0x8000, 0).astype(np.uint16)
-    assert near(grey(pictured(marked, BitsStored=12, HighBit=11)), steps(0, 255))
+    made = pictured(marked, BitsStored=12, HighBit=11, WindowCenter=2048, WindowWidth=4096)
+    assert near(grey(made), steps(0, 255))
 
 
 def test_overlay_planes_are_not_drawn() -> None:

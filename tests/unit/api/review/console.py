@@ -1,4 +1,4 @@
-"""The console over a real review store, with visitors whom a header names."""
+"""The console over doubles, with visitors whom a header names."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from service.api.app import create_app
 from service.api.review.agreement import AgreementRoom
 from service.api.review.desk import Desk
 from service.api.review.disputes import DisputeRoom
+from service.api.review.glass import is_restricted
 from service.api.review.queue import QueueRoom
 from service.api.review.scoring import ScoringRoom
 from service.identity.visitor import Role, Visitor
 from service.ports import RunId, StoredRun
+from service.ports.attesting import Attested
 from service.ports.feedback import Feedback, FeedbackId, Mark
 from service.ports.reviews import Review, Score, Support
 from service.review.items import items_of
 from service.review.sampling import Sampling
 from service.store.cipher import Cipher
-from service.store.reviews import SqlReviews
-from service.store.sql import SqlStore
 from tests.conftest import CANARY
 from tests.unit.api.entering import OpenDoor
-from tests.unit.api.in_memory import InMemoryAudit
+from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
 from tests.unit.ask.in_memory import InMemoryFeedback
+from tests.unit.in_memory_attesting import InMemoryAttesting
+from tests.unit.in_memory_reviews import InMemoryReviews
 
 HERE = "https://127.0.0.1"
 ROLES = {
@@ -38,6 +40,7 @@ ROLES = {
     "clinician": frozenset({Role.READER, Role.CLINICIAN}),
     "auditor": frozenset({Role.AUDITOR}),
     "admin": frozenset({Role.ADMIN}),
+    "outsider": frozenset({Role.REVIEWER}),
 }
 EVERY = Sampling(seeded_share=0, two_reviewers_share=0)
 """All of the first twenty runs of a version, without planted errors."""
@@ -65,12 +68,19 @@ class Console:
     app: FastAPI = field(init=False)
 
     def __post_init__(self) -> None:
-        url, cipher = f"sqlite:///{self.folder}/e.db", Cipher.from_file(self.folder / "key")
-        self.store, self.reviews = SqlStore(url, cipher), SqlReviews(url, cipher)
-        for run in self.runs:
-            self.store.save(run)
+        cipher = Cipher.from_file(self.folder / "key")
+        self.store, self.reviews = InMemoryStore(*self.runs), InMemoryReviews(self.runs)
+        self.attesting = InMemoryAttesting()
         self.desk = Desk(
-            self.store, self.reviews, self.said, self.audit, self.clock, self.sampling, cipher.keyed_hash
+            self.store,
+            self.reviews,
+            self.said,
+            self.audit,
+            self.clock,
+            self.sampling,
+            cipher.keyed_hash,
+            self.attesting,
+            withheld=lambda run, visitor: Role.CLINICIAN not in visitor.roles and is_restricted(run),
         )
         self.app = create_app(
             store=self.store, audit=self.audit, clock=self.clock, access=NamedDoor(),
@@ -81,9 +91,15 @@ class Console:
     def clock(self) -> datetime:
         return self.now
 
-    def close(self) -> None:
-        self.store.close()
-        self.reviews.close()
+    def attest(self, run_id: str, seconds: int) -> None:
+        """Let a clinician have attested a run so many seconds after opening it."""
+        opened = self.now - timedelta(hours=1)
+        self.attesting.keep_attested(
+            Attested(
+                RunId(run_id), "Patient/1", f"DocumentReference/{run_id}/_history/1", "Practitioner/9",
+                "user:clinician", opened, opened + timedelta(seconds=seconds), 0, 0, 100,
+            )
+        )  # fmt: skip
 
     async def get(self, path: str, user: str = "one") -> httpx.Response:
         return await self._ask("GET", path, user)

@@ -236,6 +236,15 @@ async def test_omissions_and_the_form_are_kept(opened: Open) -> None:
     assert "lives alone" in (await console.get(REVIEW)).text
 
 
+async def test_the_queue_page_reports_attestations_under_ten_seconds(opened: Open) -> None:
+    console = opened()
+    assert "0 of 0 attestations made within" in (await console.get("/review")).text
+    for run, seconds in (("a", 9), ("b", 10), ("c", 400)):
+        console.attest(run, seconds)
+    page = await console.get("/review")
+    assert "1 of 3 attestations made within ten seconds of opening the text." in page.text
+
+
 async def test_a_review_is_accepted_once_everything_is_scored_and_then_stands(opened: Open) -> None:
     console = await begun(opened())
     early = await console.post(f"{REVIEW}/finish", {"outcome": "accepted"})
@@ -280,9 +289,9 @@ async def test_a_planted_error_stands_in_one_review_alone_and_is_told_at_its_end
     console.score_all("one")
     await console.post(f"{REVIEW}/items/{number}/score", scored)
     await console.post(f"{REVIEW}/finish", {"outcome": "accepted"})
-    page = Markup((await console.get(REVIEW)).text)
-    assert "was a planted error" in page.text
-    assert "You found it." in page.text
+    told = Markup((await console.get(REVIEW)).text)
+    assert "was a planted error" in told.text
+    assert "You found it." in told.text
     assert "1 of 1 planted error found by reviewers" in (await console.get("/review")).text
     assert planted.ordinal not in {one.ordinal for one in console.review().scores}
     for path in ("/runs/filed", "/runs/filed.json"):
@@ -349,6 +358,30 @@ async def test_who_disputed_a_statement_does_not_rule_on_it(opened: Open) -> Non
     assert "another reviewer rules on it" in (await console.get(path)).text
     assert (await console.post(path, {"ruling": "dismissed"})).status_code == 403
     assert console.said.kept[0].ruling is None
+
+
+async def test_a_dispute_about_labelled_data_is_withheld_from_who_treats_nobody(opened: Open) -> None:
+    run = replace(RUN, summary=replace(RUN.summary, restricted=True))
+    console = opened(runs=(run,))
+    path = console.dispute(1)
+    for answer in (
+        await console.get(path, "outsider"),
+        await console.post(path, {"ruling": "upheld"}, "outsider"),
+    ):
+        assert answer.status_code == 403
+        assert CANARY not in answer.text
+    assert console.said.kept[0].ruling is None
+    assert (await console.get(path)).status_code == 200
+
+
+async def test_a_dispute_about_an_answer_is_for_reviewers_who_treat_patients(opened: Open) -> None:
+    console = opened()
+    path = console.dispute(1)
+    console.said.kept[0] = replace(console.said.kept[0], about="question")
+    assert (await console.get(path, "outsider")).status_code == 403
+    assert "an answer to a question" in (await console.get(path)).text
+    assert (await console.post(path, {"ruling": "dismissed"})).headers["location"] == "/review"
+    assert console.said.kept[0].ruling is Ruling.DISMISSED
 
 
 async def test_a_ruling_from_a_review_leads_back_to_its_statement(opened: Open) -> None:
