@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fixtures.servers import SekmetServer
 
 ACTOR = "system:demo"
+FILES_IMAGES = " What the model reads from pictures is filed too, marked as not checked."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,21 @@ async def run_demo(settings: Settings, steps: Steps, server: SekmetServer) -> De
         with steps.step("Optimising the EHR's database"):
             await asyncio.to_thread(server.analyze)
     outcomes = []
-    own = settings.model_copy(update={"fhir_auth": FhirAuth.NONE, "fhir_allowed_origins": ()})
+    own = demonstration_settings(settings)
     async with open_summarizer(own, server.base_url, _engine_voice(steps)) as summarizer:
         for number, patient_id in enumerate(patients.ids, 1):
             with steps.step(f"Patient {number} of {len(patients.ids)}") as step:
                 outcomes.append(await summarizer.summarize(patient_id, actor=ACTOR, tell=_voice(step.detail)))
         await _prove_readable(server.base_url, outcomes)
-    return _report(server.base_url, outcomes)
+    return _report(server.base_url, outcomes, files_images=own.images == "file")
+
+
+def demonstration_settings(settings: Settings) -> Settings:
+    """Return the settings for the sandbox EHR; with an image archive, what is read from pictures is filed."""
+    images = "file" if settings.pacs_url else settings.images
+    return settings.model_copy(
+        update={"fhir_auth": FhirAuth.NONE, "fhir_allowed_origins": (), "images": images}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +133,12 @@ def plain_reference(document: str) -> str:
     return document.partition("/_history/")[0]
 
 
-def _report(base_url: str, outcomes: list[Outcome]) -> DemoReport:
+def _report(base_url: str, outcomes: list[Outcome], *, files_images: bool) -> DemoReport:
     new = sum(outcome.state is RunState.FILED for outcome in outcomes)
     unchanged = sum(outcome.state is RunState.UNCHANGED for outcome in outcomes)
     message = (
         f"{new} new documents were written; {unchanged} charts had not changed since their last summary."
-    )
+    ) + (FILES_IMAGES if files_images else "")
     return DemoReport(base_url, new, message, tuple(_row(outcome) for outcome in outcomes))
 
 

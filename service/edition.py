@@ -9,7 +9,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 ROOMS = ("record", "context", "grounding")
-MODULES = ("digest", "edition", "entailment", "repair", "summarize", "verify")
+MODULES = ("digest", "edition", "entailment", "readings", "repair", "summarize", "verify")
 _SUFFIXES = (".py", ".toml")
 
 

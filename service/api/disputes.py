@@ -1,6 +1,6 @@
 """Statements that somebody called wrong are marked for every viewer at once (SAFETY 24).
 
-So is what a clinician changed when they attested: the stored text is the machine's, and not what was attested.
+So is what a clinician changed when they attested: what is stored is the machine's text, not the attested one.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -34,6 +34,7 @@ from service.filing.stopped import is_stopped
 from service.imaging.picture import Rendered
 from service.ports import Action, AuditEntry, AuditLog, Clock, FilingStore, RunId, StoredRun
 from service.ports.launches import Charts
+from service.record.assemble import Policy, assemble_record
 from service.record.facts import Fact, Identity
 from service.record.fhirjson import Element
 from service.record.identity import read_identity, stop_reason
@@ -65,6 +66,8 @@ class _Asked:
     actor: str
     by: str
     links: Links
+    as_user: bool
+    """Read with the user's own token: the record system decides what of restricted data they may see."""
 
     @property
     def reference(self) -> str:
@@ -112,6 +115,7 @@ class Viewer:
         ours: Opener,
         charts: Charts | None = None,
         ohif_url: str = "",
+        policy: Policy | None = None,
     ) -> None:
         self._gallery = gallery
         self._store = store
@@ -120,6 +124,7 @@ class Viewer:
         self._ours = ours
         self._charts = charts
         self._ohif_url = ohif_url.rstrip("/")
+        self._policy = policy or Policy()
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
@@ -179,7 +184,7 @@ class Viewer:
         )  # fmt: skip
         return _Asked(
             run, _fact(run, n), n, place, window, self._charts.open(launch), launch.actor,
-            launch.fhir_user, links,
+            launch.fhir_user, links, as_user=True,
         )  # fmt: skip
 
     async def _of_run(self, request: Request, run_id: str, n: int, place: int, window: str) -> _Asked:
@@ -188,16 +193,9 @@ class Viewer:
         path = f"/runs/{run_id}"
         links = Links(f"{path}/viewer/{n}", f"{path}/pictures/{n}", f"{path}#source-{n}")
         return _Asked(
-            run,
-            _fact(run, n),
-            n,
-            place,
-            window,
-            self._ours(run),
-            visitor.actor,
-            visitor.fhir_user,
-            links,
-        )
+            run, _fact(run, n), n, place, window, self._ours(run), visitor.actor, visitor.fhir_user, links,
+            as_user=False,
+        )  # fmt: skip
 
     def _run(self, run_id: str) -> StoredRun:
         """Return a run that is not stopped. Raises HTTPException (404, 423), ShreddedError."""
@@ -260,6 +258,9 @@ class Viewer:
             then = asked.run.summary.identity
             if (then.record_number, then.birth_date) != (identity.record_number, identity.birth_date):
                 raise NoPictureError(Why.ANOTHER)
+            policy = replace(self._policy, keep_restricted=asked.as_user)
+            if not _is_readable(resource, patient, asked.reference, policy):
+                raise NoPictureError(Why.ABSENT)
             return _Opened(patient, identity, await self._gallery.look(client, resource, patient))
 
     async def _note(self, asked: _Asked, outcome: str = "ok") -> None:
@@ -290,6 +291,15 @@ async def _both(
     assert not isinstance(read, BaseException)
     assert not isinstance(other, BaseException)
     return read, other
+
+
+def _is_readable(
+    resource: Mapping[str, Any], patient: Mapping[str, Any], reference: str, policy: Policy
+) -> bool:
+    """Tell whether a record of these two would hold the resource: current, this patient's, not restricted."""
+    patient_id = str(patient.get("id", ""))
+    record = assemble_record([dict(patient), dict(resource)], patient_id, policy=policy)
+    return any(fact.source.reference == reference for fact in record.facts)
 
 
 async def _patient_of(client: FhirClient, run: StoredRun) -> dict[str, Any]:

@@ -189,8 +189,9 @@ def _export(settings: Settings, sought: Sought, after: int, out: str, references
             counts = {"after": after, "references": int(references)}
             audit.append(AuditEntry(Action.EXPORT, ACTOR, "", utc_now(), target=EXPORTED, counts=counts))
             head, count = ledger.head()[0], 0
-            for count, recorded in enumerate(ledger.oldest(sought, after, head), 1):
+            for recorded in ledger.oldest(sought, after, head):
                 file.write(line_of(recorded, references=references))
+                count += 1
             return count, max(after, head)
     finally:
         store.close()

@@ -1,4 +1,4 @@
-"""`epicrisis hold`: legal holds. Nothing stored about a patient under one is deleted, and nobody shreds them."""
+"""`epicrisis hold`: legal holds. Nothing stored of a patient under one is deleted, and nobody shreds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trail as it is read: entries with their places in the chain, what an auditor asks for, and its state."""
+"""The trail as it is read: entries with their places in the chain, what auditors ask for, and its state."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from service.imaging.reader import PictureReader
 from service.ports import AuditLog, FilingStore, StoredRun
 from service.settings import Settings
 from service.wiring.ehr import fhir_client
-from service.wiring.installation import utc_now
+from service.wiring.installation import policy, utc_now
 from service.wiring.launches import LaunchRooms
 from service.wiring.pacs import open_archives
 
@@ -32,12 +32,5 @@ def open_viewer(
             return None  # another server's ids mean other people
         return fhir_client(settings)
 
-    return Viewer(
-        gallery,
-        store,
-        audit,
-        utc_now,
-        ours,
-        launching.charts if launching is not None else None,
-        settings.ohif_url,
-    )
+    charts = launching.charts if launching is not None else None
+    return Viewer(gallery, store, audit, utc_now, ours, charts, settings.ohif_url, policy(settings))

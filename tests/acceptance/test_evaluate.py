@@ -150,7 +150,7 @@ def test_a_model_is_compared_with_another_and_no_schedule_uses_it_before_it_is_r
     assert "Support" in shown.stdout
 
 
-def shadow_ids(house: House, evaluation: str) -> list[str]:
+def shadow_ids(house: House, evaluation: str) -> list[RunId]:
     store = SqlQuality(*database_of(load_settings(home=house.home)))
     shadows = [store.shadows(EvaluationId(evaluation), arm) for arm in (0, 1)]
     store.close()

@@ -1,4 +1,4 @@
-"""A clinician goes through a summary, edits a statement and attests; the FHIR server then holds both texts."""
+"""A clinician goes through a summary, edits a statement, attests; the FHIR server then holds both texts."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_who_is_no_clinician_of_the_record_system_is_refused(browser: Browser, h
     expect(page.get_by_text("does not name you as a clinician of the record system")).to_be_visible()
     expect(page.get_by_role("button", name="Attest as final")).to_have_count(0)
     headers = {"origin": hospital.here, "sec-fetch-site": "same-origin"}
-    forged = {"by": ROE, "fhir_user": ROE, "authenticator": ROE}
+    forged: dict[str, str | float | bool] = {"by": ROE, "fhir_user": ROE, "authenticator": ROE}
     for act in ("decide", "attest", "withdraw"):
         answer = page.request.post(f"{hospital.page}/{act}", form=forged, headers=headers)
         assert answer.status == 403

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -254,12 +254,13 @@ def test_shredding_a_patient_leaves_nothing_and_takes_nothing_more(
         }
     assert left == {"decision": 0, "opening": 0, "attested": 0, "hidden": 1, "glass": 0}
     assert stored.kept.hidden() == [other]
-    for again in (
+    acts: list[Callable[[], object]] = [
         lambda: stored.kept.dispose(decision()),
         lambda: stored.kept.keep_attested(attested()),
         lambda: stored.kept.hide(hidden()),
         lambda: stored.kept.break_glass(glass()),
-    ):
+    ]
+    for again in acts:
         with pytest.raises(ShreddedError):
             again()
     store.close()

@@ -223,6 +223,16 @@ async def test_images_of_whom_the_chart_is_now_are_not_shown_with_another_person
         assert (await one.picture_of_launch()).status_code == 403
 
 
+async def test_a_study_that_became_restricted_is_left_to_who_may_read_it(opened: Looking) -> None:
+    system = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
+    study = STUDY.resource()
+    label = {"security": [{"system": system, "code": "R"}]}
+    opened.chart.put({**study, "meta": {**study["meta"], **label}})
+    answer = await opened.page()
+    assert (answer.status_code, "There is no such image" in answer.text) == (404, True)
+    assert (await opened.page_of_launch()).status_code == 200
+
+
 async def test_of_a_stopped_summary_no_image_is_shown(opened: Looking) -> None:
     opened.store.add_stop(Stop(StopScope.ALL, "", NOW, "user:admin"))
     assert (await opened.page()).status_code == 423

@@ -29,9 +29,11 @@ from service.api.review.desk import Desk
 from service.api.review.disputes import DisputeRoom
 from service.api.review.glass import Glasses
 from service.api.review.pictures import PicturesRoom
+from service.api.review.quality import Quality
 from service.api.review.queue import QueueRoom
 from service.api.review.recall import Recalls
 from service.api.review.scoring import ScoringRoom
+from service.api.review.trail import TrailRoom
 from service.api.sidebar.room import Sidebar
 from service.api.summaries import Reading, Summaries
 from service.api.ward import Timed, Ward
@@ -49,6 +51,7 @@ from service.identity.visitor import Register, Role
 from service.ondemand import OnDemand
 from service.ports import KeptSession
 from service.ports.launches import Launch
+from service.quality.thresholds import DriftLimits
 from service.review.sampling import Sampling
 from service.scheduler import hand_tick
 from service.store.cipher import Cipher
@@ -62,7 +65,9 @@ from tests.unit.in_memory_admissions import InMemoryAdmissions
 from tests.unit.in_memory_attesting import InMemoryAttesting
 from tests.unit.in_memory_generations import NoGenerations
 from tests.unit.in_memory_hooks import InMemoryHooks
+from tests.unit.in_memory_ledger import InMemoryLedger
 from tests.unit.in_memory_reviews import InMemoryReviews
+from tests.unit.quality.in_memory import InMemoryQuality
 
 AT = datetime.fromtimestamp(NOW, UTC)
 EHR = "https://ehr.example.org/fhir"
@@ -166,7 +171,9 @@ class House:
                 self.summaries(),
                 *self.clinicians(),
                 *self.reviewers(),
-                PicturesRoom(InMemoryStore(RUN), self.audit, self.clock, None, "No image encoder is configured."),
+                self.quality(),
+                self.trail(),
+                PicturesRoom(InMemoryStore(RUN), self.audit, self.clock, None, "No encoder is configured."),
             ),
             ward=Ward(
                 self.admissions, EHR, lambda runs: {}, lambda: timed, hand_tick, self.clock, "0", self.audit
@@ -203,10 +210,25 @@ class House:
     def reviewers(self) -> tuple[QueueRoom, ScoringRoom, DisputeRoom, AgreementRoom]:
         """What reviewers do; everything waits for them."""
         desk = Desk(
-            InMemoryStore(RUN), InMemoryReviews([RUN]), InMemoryFeedback(), self.audit, self.clock, Sampling(),
-            self.cipher.keyed_hash,
+            InMemoryStore(RUN), InMemoryReviews([RUN]), InMemoryFeedback(), self.audit, self.clock,
+            Sampling(), self.cipher.keyed_hash,
         )  # fmt: skip
         return QueueRoom(desk), ScoringRoom(desk), DisputeRoom(desk), AgreementRoom(desk)
+
+    def quality(self) -> Quality:
+        """The pages of quality, over one run."""
+        nothing = InMemoryReviews([RUN]).reviews
+        return Quality(
+            InMemoryStore(RUN), InMemoryQuality(), nothing, InMemoryAttesting().attestations, DriftLimits,
+            self.clock, UTC,
+        )  # fmt: skip
+
+    def trail(self) -> TrailRoom:
+        """The auditor's pages, over one run and what is on record here."""
+        return TrailRoom(
+            InMemoryLedger(self.audit), lambda: None, InMemoryStore(RUN), InMemoryAttesting(),
+            InMemoryReviews([RUN]).reviews_of, self.audit, self.clock,
+        )  # fmt: skip
 
     def sidebar(self) -> Sidebar:
         """The sidebar; no chart can be opened here."""

@@ -91,7 +91,7 @@ class Site:
 
     @asynccontextmanager
     async def desk(self) -> AsyncIterator[FilingDesk]:
-        yield None  # type: ignore[misc] - what is filed is looked at in `Filing`
+        yield None  # type: ignore[misc]
 
     async def send(self, method: str, path: str, **fields: str) -> httpx.Response:
         transport = httpx.ASGITransport(app=self.app)

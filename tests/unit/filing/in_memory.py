@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from service.ports import DocumentState, FiledDocument, Stop, StopScope, Wanted
+from service.ports import DocumentState, FiledDocument, RunId, Stop, StopScope, Wanted
 
 
 class _Held:
@@ -42,6 +42,9 @@ class InMemoryDocuments:
         return [document for document in self.filed.values() if document.state is DocumentState.DRAFT]
 
     def find_documents(self, wanted: Wanted) -> Sequence[FiledDocument]:
+        return []
+
+    def find_runs(self, wanted: Wanted) -> Sequence[RunId]:
         return []
 
     def find_templates(self, prompt_id: str, prompt_version: str) -> Sequence[str]:

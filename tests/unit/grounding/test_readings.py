@@ -169,6 +169,7 @@ def test_a_report_of_the_day_that_tells_it_otherwise_is_a_disagreement(
         ("a pneumothorax", "shows", "No effusion, but there is a pneumothorax."),
         ("a left effusion", "shows", "No right effusion. Small left effusion."),
         ("a left effusion", "does not show", "Small right effusion."),
+        ("an effusion", "shows", "No left effusion. Small right effusion."),
     ],
 )
 def test_what_a_report_says_too_or_says_nothing_of_is_no_disagreement(

@@ -185,7 +185,7 @@ def ended(identity: Identity = IDENTITY, days: int = 0, **more: Any) -> Evaluati
 def test_an_evaluation_of_anything_else_does_not_open_the_gate(change: str) -> None:
     stands = stand_at_gate(IDENTITY, [ended()], GateLimits(), NOW)
     assert stands.is_released
-    other = stand_at_gate(replace(IDENTITY, **{change: "other"}), [ended()], GateLimits(), NOW)  # type: ignore[arg-type]
+    other = stand_at_gate(replace(IDENTITY, **{change: "other"}), [ended()], GateLimits(), NOW)
     assert (other.is_released, other.why) == (False, "it was never evaluated")
 
 
