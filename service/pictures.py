@@ -43,6 +43,16 @@ NO_HEADER = "the file does not say whose it is"
 NO_PICTURES = "the archive holds no pictures of it, only other objects"
 NOT_ASKED = "not asked for: newer studies come first"
 NOT_SENT = "the archive did not send it"
+BY_ARCHIVE = "as the archive renders it"
+RENDERED_INSTEAD = frozenset(
+    {
+        "its transfer syntax is not known",
+        "its pixels cannot be decoded",
+        "its colours are not known",
+        "pixels in floating point",
+    }
+)
+"""Why we cannot decode a file that is whole, and the patient's: its archive may be able to."""
 
 
 class Archive(Protocol):
@@ -54,6 +64,10 @@ class Archive(Protocol):
 
     async def instances(self, study: str, series: str, wanted: Sequence[str]) -> Fetched:
         """Return those of these instances that could be had, and why others could not."""
+        ...
+
+    async def rendered(self, study: str, series: str, instance: str, frame: int = 1) -> bytes:
+        """Return one frame as PNG or JPEG. Raises ConnectorError."""
         ...
 
 
@@ -119,7 +133,7 @@ class Pictures:
             async with asyncio.timeout(self.seconds):
                 return await look.all()
         except TimeoutError:
-            return Looked((), look.late(), "")
+            return look.late()
 
 
 class _Look:
@@ -131,6 +145,10 @@ class _Look:
         self._files = _Files(site, wanted.record.identity.reference)
         self._patient: Mapping[str, Any] = {}
         self._unseen: list[Unseen] = []
+        self._shown: list[Picture] = []
+        self._how = ""
+        self._headers: dict[Spot, Header] = {}
+        """Of every instance that is listed, once it is known to be the patient's."""
         self._open: dict[str, StudyLink] = {}
         """Links of studies of which nothing was seen or said yet."""
 
@@ -147,15 +165,22 @@ class _Look:
         problem = Problem(self._wanted.words)
         sight = await self._sight_in_time(listed, problem)
         choice = choose([one.study for one in listed], problem, self._wanted.most, sight)
-        shown = [await self._picture(chosen, listed) for chosen in choice.chosen]
-        self._open.clear()
+        self._how = choice.how
+        waiting = [chosen.spot.study for chosen in choice.chosen]
+        self._close_all_but(waiting)
+        for place, chosen in enumerate(choice.chosen, 1):
+            await self._picture(chosen, listed)
+            self._close_all_but(waiting[place:])
         left = [self._unseen_of(one.source, one.why, one.count) for one in choice.left_out]
-        pictures = tuple(picture for picture in shown if picture is not None)
-        return Looked(pictures, (*self._unseen, *left), choice.how)
+        return Looked(tuple(self._shown), (*self._unseen, *left), choice.how)
 
-    def late(self) -> tuple[Unseen, ...]:
-        """Return what is to be said once time is over."""
-        return (*self._unseen, *(self._unseen_of(link.source, TOO_LATE) for link in self._open.values()))
+    def _close_all_but(self, studies: Sequence[str]) -> None:
+        self._open = {key: link for key, link in self._open.items() if link.study in studies}
+
+    def late(self) -> Looked:
+        """Return what was seen before time was over, and that the rest of what was to be seen was not."""
+        rest = (self._unseen_of(link.source, TOO_LATE) for link in self._open.values())
+        return Looked(tuple(self._shown), (*self._unseen, *rest), self._how)
 
     async def _endpoints(self, resources: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Read the Endpoints that studies name and that were not fetched with the chart."""
@@ -194,6 +219,7 @@ class _Look:
         if wrong:
             self._miss(link, f"{_as_reason(wrong[0])}, nor is anything else of its study", len(headers))
             return None
+        self._headers |= {header.spot: header for header in headers}
         shown = [one for one in headers if kind_of(one.sop_class, one.modality) is Instance.PICTURE]
         if not shown:
             self._miss(link, NO_PICTURES, max(1, len(headers)))
@@ -243,22 +269,31 @@ class _Look:
             modality=header.modality, taken=_day(header.taken), what=_what(header, self._facts[link.source]),
         )  # fmt: skip
 
-    async def _picture(self, chosen: Chosen, listed: Sequence[_Listed]) -> Picture | None:
+    async def _picture(self, chosen: Chosen, listed: Sequence[_Listed]) -> None:
         ways = (one.link for one in listed if one.study.uid == chosen.spot.study)
         found = await self._own(next(ways), chosen.spot, MODEL_SIDE)
         if isinstance(found, str):
             self._unseen.append(self._unseen_of(chosen.source, found))
-            return None
-        return _as_picture(chosen, found, self._facts[chosen.source])
+        else:
+            self._shown.append(_as_picture(chosen, found, self._facts[chosen.source]))
 
     async def _own(self, link: StudyLink, spot: Spot, side: int) -> _Own | str:
         """Return a frame whose own file says that it is this patient's, or why there is none."""
         frame = await self._files.frame(link, spot, side)
         if isinstance(frame, str):
-            return frame
+            return await self._as_rendered(link, spot, side) or frame if frame in RENDERED_INSTEAD else frame
         if frame.header is None:
             return NO_HEADER
         return _as_reason(self._fault(frame.header)) or _Own(frame.header, frame)
+
+    async def _as_rendered(self, link: StudyLink, spot: Spot, side: int) -> _Own | None:
+        """Return a frame as its archive renders it: what remains where only we cannot decode it.
+
+        Its header is that of the listing, which is the patient's.
+        """
+        header = self._headers.get(replace(spot, frame=1))
+        frame = await self._files.rendered(link, spot, side)
+        return _Own(header, frame) if header is not None and frame is not None else None
 
     def _fault(self, header: Header) -> str:
         return whose(header, self._patient, self._site.issuers)
@@ -292,6 +327,19 @@ class _Files:
             refuse_burned_in=self._site.refuses_burned_in,
         )  # fmt: skip
         return found.reason if isinstance(found, Unreadable) else found[0]
+
+    async def rendered(self, link: StudyLink, spot: Spot, side: int) -> Rendered | None:
+        """Return one frame as the archive renders it, or None."""
+        try:
+            archive = self._site.archives.at(link.base_url)
+            data = await archive.rendered(spot.study, spot.series, spot.instance, spot.frame)
+        except ConnectorError:
+            return None
+        found = await asyncio.to_thread(
+            self._site.reader.read, data, Spot("", "", ""), side=side,
+            refuse_burned_in=self._site.refuses_burned_in,
+        )  # fmt: skip
+        return None if isinstance(found, Unreadable) else replace(found[0], window=BY_ARCHIVE)
 
     async def _fetch(self, link: StudyLink, spot: Spot) -> bytes | str:
         """Return an instance as it was kept, or as the archive sends it, or why there is none.

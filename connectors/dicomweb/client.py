@@ -128,11 +128,6 @@ class Pacs:
         """The DICOMweb base URL, without a trailing slash."""
         return self.session.base_url
 
-    @property
-    def access_profile(self) -> str:
-        """As whom we read."""
-        return self.session.auth.profile
-
     async def study(self, study: str, *, series: Sequence[str] = ()) -> StudyFound:
         """Return the metadata of a study's instances, or of these series. Raises ConnectorError.
 

@@ -8,10 +8,10 @@ caller hands in resources of one patient alone: nothing here compares whom they 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from connectors.dicomweb.attributes import KEY_OBJECTS, plain_uid
+from connectors.dicomweb.attributes import plain_uid
 from connectors.errors import ConnectorError
 from connectors.fhir.codec import dicts
 from connectors.fhir.reference import reference_of
@@ -43,10 +43,6 @@ class StudyLink:
     """Safe to show."""
     series: tuple[str, ...] = ()
     """Those that this service holds, where the record gives series places of their own; else empty."""
-    reports: tuple[str, ...] = ()
-    """DiagnosticReports that name the study."""
-    key_objects: tuple[str, ...] = ()
-    """Series of key object selections, as the record lists them."""
 
 
 def links_of(
@@ -55,13 +51,12 @@ def links_of(
     """Return a link for each study of the record, in its order; one a place where series have their own."""
     known = list(resources)
     endpoints = {_own(one): one for one in known if one.get("resourceType") == "Endpoint"}
-    reports = _reports(known)
     way = _Way(pacs_url.rstrip("/"), frozenset(map(origin_of, (*filter(None, [pacs_url]), *allowed_origins))))
     return tuple(
         link
         for one in known
         if one.get("resourceType") == "ImagingStudy"
-        for link in _links(one, endpoints, reports, way)
+        for link in _links(one, endpoints, way)
     )
 
 
@@ -105,33 +100,21 @@ class _Way:
         return "", FOREIGN if addresses else UNREADABLE if endpoints else NO_PACS
 
 
-def _links(
-    study: Resource, endpoints: Mapping[str, Resource], reports: Mapping[str, tuple[str, ...]], way: _Way
-) -> Iterator[StudyLink]:
-    source, uid = _own(study), study_uid(study)
-    base = StudyLink(
-        source, _version(study), uid, reports=reports.get(source, ()), key_objects=_key_objects(study)
-    )
+def _links(study: Resource, endpoints: Mapping[str, Resource], way: _Way) -> Iterator[StudyLink]:
+    uid = study_uid(study)
+    base = StudyLink(_own(study), _version(study), uid)
     refusal = CANCELLED if study.get("status") in _NO_IMAGES else "" if uid else NO_UID
     if refusal:
-        yield _with(base, "", refusal)
+        yield replace(base, reason=refusal)
         return
     places: dict[tuple[str, str], list[str]] = {}
     of_study = _named(study, study, endpoints)
     for series in dicts(study.get("series")):
         own = _named(series, study, endpoints)
         places.setdefault(way.to(own or of_study), []).append(plain_uid(series.get("uid")))
-    if len(places) > 1:
-        for (url, reason), series_uids in places.items():
-            yield _with(base, url, reason, tuple(filter(None, series_uids)))
-        return
-    yield _with(base, *(next(iter(places)) if places else way.to(of_study)))
-
-
-def _with(link: StudyLink, base_url: str, reason: str, series: tuple[str, ...] = ()) -> StudyLink:
-    return StudyLink(
-        link.source, link.source_version, link.study, base_url, reason, series, link.reports, link.key_objects
-    )
+    for (url, reason), uids in (places or {way.to(of_study): []}).items():
+        known = tuple(filter(None, uids)) if len(places) > 1 else ()
+        yield replace(base, base_url=url, reason=reason, series=known)
 
 
 def _named(holder: Resource, study: Resource, endpoints: Mapping[str, Resource]) -> list[Resource]:
@@ -167,31 +150,6 @@ def _speaks(endpoint: Resource, code: str) -> bool:
     codings = [kind] if isinstance(kind, dict) else dicts(kind)  # R4: a Coding; R5: CodeableConcepts
     named = [*codings, *(inner for one in codings for inner in dicts(one.get("coding")))]
     return any(one.get("code") == code for one in named)
-
-
-def _key_objects(study: Resource) -> tuple[str, ...]:
-    return tuple(
-        plain_uid(series.get("uid"))
-        for series in dicts(study.get("series"))
-        if any(_is_key_object(one) for one in dicts(series.get("instance"))) and plain_uid(series.get("uid"))
-    )
-
-
-def _is_key_object(instance: Resource) -> bool:
-    sop_class = instance.get("sopClass")
-    return isinstance(sop_class, dict) and plain_uid(sop_class.get("code")) == KEY_OBJECTS
-
-
-def _reports(resources: Iterable[Resource]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for one in resources:
-        if one.get("resourceType") == "DiagnosticReport":
-            for study in dicts(one.get("imagingStudy")):
-                reference = study.get("reference")
-                if isinstance(reference, str):
-                    plain = "/".join(reference.partition("/_history/")[0].rsplit("/", 2)[-2:])
-                    found[plain] = (*found.get(plain, ()), _own(one))
-    return found
 
 
 def _own(resource: Resource) -> str:

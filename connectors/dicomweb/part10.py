@@ -11,7 +11,8 @@ _PREAMBLE = 128
 _MAGIC = b"DICM"
 _LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 """Value representations with a length of four bytes after two reserved ones (PS3.5 7.1.2)."""
-_INSTANCE, _TRANSFER_SYNTAX = 0x0003, 0x0010
+_INSTANCE = 0x0003
+"""Media Storage SOP Instance UID (0002,0003)."""
 _MAX_ELEMENTS = 32
 
 
@@ -22,16 +23,6 @@ def is_file(data: bytes) -> bool:
 
 def instance_of(data: bytes) -> str:
     """Return the SOP instance UID that a file carries in its meta information; empty where it has none."""
-    return _meta(data).get(_INSTANCE, "")
-
-
-def transfer_syntax_of(data: bytes) -> str:
-    """Return the transfer syntax UID of a file; empty where it does not say."""
-    return _meta(data).get(_TRANSFER_SYNTAX, "")
-
-
-def _meta(data: bytes) -> dict[int, str]:
-    found: dict[int, str] = {}
     at = _PREAMBLE + len(_MAGIC)
     for _ in range(_MAX_ELEMENTS):
         head = data[at : at + 12]
@@ -43,6 +34,7 @@ def _meta(data: bytes) -> dict[int, str]:
             break
         size = struct.unpack_from("<I", head, 8)[0] if is_long else struct.unpack_from("<H", head, 6)[0]
         at += 12 if is_long else 8
-        found[element] = data[at : at + min(size, 64)].rstrip(b"\0 ").decode("ascii", "replace")
+        if element == _INSTANCE:
+            return data[at : at + min(size, 64)].rstrip(b"\0 ").decode("ascii", "replace")
         at += size
-    return found
+    return ""

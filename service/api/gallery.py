@@ -146,7 +146,7 @@ class Gallery:
 
         `client` reads as whoever looks; it has just read `resource` and `patient`. Raises NoPictureError.
         """
-        if _subject(resource) != f"Patient/{patient.get('id')}":
+        if subject_of(resource) != f"Patient/{patient.get('id')}":
             raise NoPictureError(Why.ANOTHER)
         if resource.get("resourceType") == "ImagingStudy":
             return await self._in_time(self._study(client, resource, patient))
@@ -320,7 +320,8 @@ def _one(read: tuple[Rendered, ...] | Unreadable) -> Rendered:
     return read[0]
 
 
-def _subject(resource: Resource) -> str:
+def subject_of(resource: Resource) -> str:
+    """Return whom a resource says that it is about: `Patient/1`, or an empty string."""
     subject = resource.get("subject")
     reference = subject.get("reference") if isinstance(subject, dict) else None
     plain = reference.partition("/_history/")[0] if isinstance(reference, str) else ""

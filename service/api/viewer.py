@@ -23,7 +23,7 @@ from connectors.fhir.client import FhirClient
 from connectors.fhir.partial import ENDED
 from connectors.fhir.patient import read_patient
 from service.api.app import AuditFailedError
-from service.api.gallery import SIDE, THUMB_SIDE, Frame, Gallery, Look, NoPictureError, Why
+from service.api.gallery import SIDE, THUMB_SIDE, Frame, Gallery, Look, NoPictureError, Why, subject_of
 from service.api.gate import launch_of, visitor_of
 from service.api.pages import build_banner, number_sources
 from service.api.presets import MODEL, Preset, preset_named, presets_for
@@ -256,7 +256,8 @@ class Viewer:
                 raise NoPictureError(Why.ANOTHER)
             identity = read_identity(Element(patient, "Patient", set()), asked.run.inputs.patient)
             then = asked.run.summary.identity
-            if (then.record_number, then.birth_date) != (identity.record_number, identity.birth_date):
+            is_same = (then.record_number, then.birth_date) == (identity.record_number, identity.birth_date)
+            if not is_same or subject_of(resource) != asked.run.inputs.patient:
                 raise NoPictureError(Why.ANOTHER)
             policy = replace(self._policy, keep_restricted=asked.as_user)
             if not _is_readable(resource, patient, asked.reference, policy):

@@ -25,6 +25,7 @@ from service.imaging.siglip import ABOUT, HEAD, IMAGES, TEXTS
 
 NOT_STARTED = "its process does not start"
 BROKE = "its process broke, and broke again"
+CLOSED = "it was closed"
 _MODULE = "service.imaging.siglip"
 _WEIGHTS = "*.safetensors"
 _MOST_REPLY_BYTES = 8 * 1024 * 1024
@@ -134,7 +135,11 @@ class Encoder:
     def _embed(self, items: Sequence[T], what: str) -> Embedded:
         if len(items) > self._limits.most_at_once:
             raise NoEncoder("The image encoder was given more at once than it takes.")
-        return self._owner.submit(self._embed_here, items, what).result()
+        try:
+            asked = self._owner.submit(self._embed_here, items, what)
+        except RuntimeError:  # its thread has ended
+            raise _failed(CLOSED) from None
+        return asked.result()
 
     def _embed_here(self, items: Sequence[T], what: str) -> Embedded:
         told = _read(self._ask([], ABOUT))

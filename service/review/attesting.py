@@ -30,6 +30,7 @@ class Why(StrEnum):
     DISPUTED = "disputed by a clinician"
     CORRECTED = "its citation was corrected"
     NOT_SUPPORTED = "not supported by its sources"
+    FROM_PICTURE = "read from a picture, not checked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ def _whys(claim: Claim, disputed: Collection[Claim]) -> list[Why]:
         Why.ADDED: claim.origin is Origin.RECORD,
         Why.DISPUTED: claim in disputed,
         Why.CORRECTED: claim.corrected,
-        Why.NOT_SUPPORTED: claim.verdict is not Verdict.SUPPORTED,
+        Why.NOT_SUPPORTED: claim.verdict not in (Verdict.SUPPORTED, Verdict.NOT_VERIFIABLE),
+        Why.FROM_PICTURE: claim.verdict is Verdict.NOT_VERIFIABLE,
     }
     return [why for why, holds in told.items() if holds]
 

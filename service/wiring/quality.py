@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,8 @@ from connectors.admissions.consents import PreferenceRules, parse_codes
 from connectors.admissions.sitelist import ListFile, SiteList, SiteListUnreadable
 from service.api.review.quality import Quality
 from service.context.templates import open_library
+from service.engine.prompt import Engine
+from service.engine.window import SCHEDULE, Window
 from service.errors import GateError, SettingsError
 from service.ports import Store
 from service.ports.quality import Identity
@@ -22,9 +25,10 @@ from service.settings import Settings
 from service.store.attesting import SqlAttesting
 from service.store.quality import SqlQuality
 from service.store.reviews import SqlReviews
+from service.store.urgency import SqlUrgency
 from service.summarize import Progress, Summarizer
-from service.wiring.engines import build_engine, open_summarizer
-from service.wiring.installation import database_of, utc_now, zone_of
+from service.wiring.engines import build_engine, open_use_case
+from service.wiring.installation import database_of, open_admissions, utc_now, zone_of
 
 SPEC: Final = {
     "model": "model", "url": "engine_url", "digest": "model_digest", "profile": "profile",
@@ -81,9 +85,15 @@ class ArmSettings:
 
     @asynccontextmanager
     async def open(self, fhir_url: str | None, tell: Progress) -> AsyncIterator[Summarizer]:
-        """Plug the use case in for this arm."""
-        async with open_summarizer(self.settings, fhir_url, tell) as summarizer:
-            yield summarizer
+        """Plug the use case in for this arm: it gives way to whoever waits, as the schedule does."""
+        with open_admissions(self.settings) as admissions:
+            waiting = partial(SqlUrgency(admissions.database).waits, SCHEDULE)
+
+            def behind(engine: Engine) -> Engine:
+                return Window(engine, self.settings.sweep_requests, waiting, priority=SCHEDULE)
+
+            async with open_use_case(self.settings, fhir_url, tell, behind) as plugged:
+                yield plugged.summarizer
 
 
 def arm_of(settings: Settings, kind: str) -> ArmSettings:

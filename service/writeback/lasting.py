@@ -24,6 +24,7 @@ from service.writeback.json_form import Sign, json_form, signed_content
 from service.writeback.labels import BANNER, WriteProfile
 from service.writeback.moment import fhir_instant, show_instant
 from service.writeback.page import Block, Line, compose_page, describe
+from service.writeback.pictures import as_filed
 from service.writeback.sources import numbered_sources
 from service.writeback.text import plain_text, xhtml
 
@@ -84,6 +85,7 @@ def lasting_content(
     Sources keep the numbers that they have in the draft, whatever `changes` leave out. `security` are the
     labels of the attested document, which may be higher than the draft's.
     """
+    run = as_filed(run)
     banner, sources = lasting_banner(by, at), numbered_sources(run.summary)
     page = _page(compose_page(run, sources, software_version), banner, additions, changes)
     forms = [

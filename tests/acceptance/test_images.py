@@ -25,6 +25,7 @@ from service.engine.scripted import IMAGE_TOKENS, ScriptedEngine
 from service.grounding.readings import NOT_CHECKED
 from service.grounding.summary import Verdict
 from service.ports import RunState, StoredRun
+from service.proof.check import Prover
 from service.settings import Settings
 from service.summarize import Summarizer
 from service.wiring.engines import open_use_case
@@ -79,6 +80,18 @@ async def form_of(ehr: SekmetServer, run: StoredRun) -> dict[str, Any]:
     return dict(json.loads(base64.b64decode(told["application/json"]["data"])))
 
 
+async def faults_of(ehr: SekmetServer, run: StoredRun) -> list[str]:
+    """Return what `epicrisis verify` finds wrong in the filed document."""
+    async with FhirClient(ehr.base_url) as client:
+        document = await client.read(run.document.partition("/_history")[0])
+        report = await Prover(client, base_url=ehr.base_url).check(document)
+    return [
+        finding.code
+        for finding in report.findings
+        if finding.code.startswith(("verdict_", "source_", "citation_"))
+    ]
+
+
 async def check_pictures(run: StoredRun, form: dict[str, Any], linked: Linked, pacs: PacsServer) -> None:
     """Every picture that a statement cites is an instance of the linked study that the archive serves."""
     section = next(one for one in form["sections"] if one["key"] == SECTION)
@@ -113,6 +126,7 @@ async def test_a_study_of_the_record_reaches_the_model_and_the_document_cites_it
         form = await form_of(ehr, run)
         assert CHEST in json.dumps(form)
         await check_pictures(run, form, linked, pacs)
+        assert await faults_of(ehr, run) == []  # anyone may check it, and what is not checked says so
         again = await plugged.summarizer.summarize(linked.patient_id)
         assert again.state is RunState.UNCHANGED  # the same pictures are the same inputs
     async with opened(tmp_path, ehr, engine, images="show", pacs_url=pacs.dicomweb_url) as plugged:

@@ -45,14 +45,16 @@ def bench_embedding() -> Table:
         "there, in batches of 8. The loop: SiglipProcessor and SiglipModel, one at a time, in this process, "
         "PNGs decoded too. A second look at the same pictures embeds nothing."
     )
-    return Table("Embedding pictures", ("what", OURS, LOOP, "ratio", "least cosine"), rows, [remark])
+    return Table(
+        "Embedding pictures", ("what", "how many", OURS, LOOP, "ratio", "least cosine"), rows, [remark]
+    )
 
 
 def _row(what: str, ours: Callable[[], Any], loop: Callable[[], Any]) -> tuple[str, ...]:
     agreement = np.min(np.sum(_units(ours()) * _units(loop()), axis=1))
     taken = compare({OURS: ours, LOOP: loop}, ROUNDS)
     speeds = (f"{PICTURES / taken[name]:.1f}/s" for name in (OURS, LOOP))
-    return what, *speeds, times(taken[LOOP] / taken[OURS]), f"{agreement:.6f}"
+    return what, f"{PICTURES}", *speeds, times(taken[LOOP] / taken[OURS]), f"{agreement:.6f}"
 
 
 def _plain(folder: Path) -> tuple[Callable[[list[bytes]], Any], Callable[[list[str]], Any]]:

@@ -23,7 +23,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     console = with_room(Console(tmp_path_factory.mktemp("pictures")), Finder(count=3))
     with running(console.app) as where:
         yield where
-    console.close()
 
 
 def test_words_find_pictures_and_the_page_fits_every_width(browser: Browser, address: str) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from fixtures.answers import copy_lines
+from fixtures.facts import NOW
 from service.context.pictures import SECTION, spot_of
 from service.engine.prompt import Prompt
 from service.engine.scripted import IMAGE_TOKENS, SCRIPTED_PROFILE, ScriptedEngine
@@ -24,6 +25,8 @@ from service.ports.images import ImageUse, Looked, Unseen, Wanted
 from service.readings import NO_ANSWER, SEES_NONE, Images
 from service.store.codec import decode_run, encode_run
 from service.summarize import with_key
+from service.writeback.labels import WriteProfile
+from service.writeback.lifecycle import Attestation, attested_transaction
 from service.writeback.pictures import MARK
 from tests.unit.test_summarize import Bench, EhrDouble
 
@@ -173,6 +176,20 @@ async def test_show_keeps_readings_out_of_the_document_and_file_puts_them_in_and
         "study": "1.2.3", "series": "1.2.3.4", "instance": "1.2.3.4.1", "frame": 1, "sha256": DIGEST,
     }  # fmt: skip
     assert all("picture" not in one for one in told["sources"] if one is not source)
+
+
+@pytest.mark.parametrize("use", [ImageUse.SHOW, ImageUse.FILE])
+async def test_an_attested_document_holds_readings_only_where_the_draft_does(use: ImageUse) -> None:
+    run = await run_of(bench(Source(SHOWN), use))
+    bundle = attested_transaction(
+        run, Attestation("Practitioner/7", NOW, identifier=run.inputs.key), [], software_version="0",
+        profile=WriteProfile(),
+    )  # fmt: skip
+    final = next(e["resource"] for e in bundle["entry"] if e["resource"].get("docStatus") == "final")
+    forms = [base64.b64decode(one["attachment"]["data"]).decode() for one in final["content"]]
+    assert len(forms) >= 3
+    for form in forms:
+        assert ("an opacity in the left lower zone" in form) is (use is ImageUse.FILE)
 
 
 async def test_pictures_that_could_not_be_seen_are_named_and_the_text_is_filed_all_the_same() -> None:

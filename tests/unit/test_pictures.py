@@ -23,7 +23,7 @@ from connectors.errors import (
 )
 from connectors.fhir.pull import Gap, GapReason
 from service.imaging.picture import Header, Rendered, Spot, Unreadable
-from service.pictures import NO_HEADER, NO_PICTURES, NOT_ASKED, NOT_SENT, TOO_LATE, Pictures
+from service.pictures import BY_ARCHIVE, NO_HEADER, NO_PICTURES, NOT_ASKED, NOT_SENT, TOO_LATE, Pictures
 from service.ports.images import Looked, Wanted
 from service.record.assemble import assemble_record
 
@@ -67,6 +67,10 @@ class ArchiveDouble:
     hangs: bool = False
     asked: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
+    drawn: list[tuple[str, int]] = field(default_factory=list)
+    renders: bool = True
+    reads_not: str = ""
+    """Why no file of it can be decoded here."""
     pacs_url: str = PACS
     allowed_origins: tuple[str, ...] = ()
 
@@ -88,8 +92,19 @@ class ArchiveDouble:
             return Fetched({}, dict.fromkeys(wanted, self.file_failure))
         return Fetched({one: one.encode() for one in wanted}, {})
 
+    async def rendered(self, study: str, series: str, instance: str, frame: int = 1) -> bytes:
+        self.drawn.append((instance, frame))
+        if not self.renders:
+            raise NotFoundError("The server has no such resource.")
+        return b"rendered"
+
     def read(self, data: bytes, spot: Spot, **more: Any) -> tuple[Rendered, ...] | Unreadable:
         """Stand in for the process that reads files."""
+        if data == b"rendered":
+            assert spot == Spot("", "", "")
+            return (Rendered(b"png by the archive", "colours as stored", 1, True, 9, 9, more["side"]),)
+        if self.reads_not:
+            return Unreadable(self.reads_not)
         if data == b"broken":
             return Unreadable("its content is broken")
         header = next(one for one in self.listed if one.spot.instance == data.decode())
@@ -251,3 +266,35 @@ async def test_a_study_of_someone_else_in_the_chart_is_not_looked_for() -> None:
 async def test_a_record_that_names_no_archive_where_none_is_configured_says_so() -> None:
     looked = await look(ArchiveDouble(pacs_url=""))
     assert why(looked) == ["the record names no image archive, and none is configured"]
+
+
+async def test_a_file_that_only_we_cannot_decode_is_shown_as_its_archive_renders_it() -> None:
+    archive = ArchiveDouble(reads_not="its transfer syntax is not known")
+    (picture,) = (await look(archive)).pictures
+    assert (picture.png, picture.window, picture.spot) == (b"png by the archive", BY_ARCHIVE, MINE.spot)
+    assert picture.burned_in
+    none = await look(ArchiveDouble(reads_not="its transfer syntax is not known", renders=False))
+    assert (none.pictures, why(none)) == ((), ["its transfer syntax is not known"])
+
+
+@pytest.mark.parametrize(
+    "reason", ["another instance than the one that was asked for", "its content is broken", "took too long"]
+)
+async def test_what_is_wrong_with_a_file_itself_is_not_gone_round(reason: str) -> None:
+    archive = ArchiveDouble(reads_not=reason)
+    looked = await look(archive)
+    assert (looked.pictures, why(looked), archive.drawn) == ((), [reason], [])
+
+
+async def test_what_was_seen_before_time_was_over_is_shown() -> None:
+    class Stalls(ArchiveDouble):
+        async def instances(self, study: str, series: str, wanted: Sequence[str]) -> Fetched:
+            if wanted[0].endswith(".2"):
+                await asyncio.Event().wait()
+            return await super().instances(study, series, wanted)
+
+    older = replace(MINE, spot=Spot("1.2.2", "1.2.2.4", "1.2.3.4.2"), taken="20180504")
+    chart = (study(), study("1.2.2", "img2", "2018-05-04"))
+    looked = await look(Stalls(listed=(MINE, older)), *chart, seconds=2.0)
+    assert [picture.spot for picture in looked.pictures] == [MINE.spot]
+    assert [(one.source, one.why) for one in looked.unseen] == [("ImagingStudy/img2", TOO_LATE)]

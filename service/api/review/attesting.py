@@ -32,7 +32,17 @@ from service.filing.desk import Desk
 from service.filing.stopped import find_stop
 from service.filing.withdraw import withdraw
 from service.identity.visitor import STAFF, Role
-from service.ports import Action, AuditEntry, AuditLog, Clock, FilingStore, RunId, StopScope, StoredRun
+from service.ports import (
+    Action,
+    AuditEntry,
+    AuditLog,
+    Clock,
+    DocumentState,
+    FilingStore,
+    RunId,
+    StopScope,
+    StoredRun,
+)
 from service.ports.attesting import (
     LONGEST_EDIT,
     LONGEST_REASON,
@@ -362,7 +372,7 @@ class Attesting:
         edits = await asyncio.to_thread(self.kept.edits_of, run.run_id, seat.actor)
         changes = changes_of(disposals, edits)
         async with self.desk() as desk:
-            if run.document:
+            if await asyncio.to_thread(_has_draft, desk, run):
                 filed = await attest(desk, run.document, by=seat.by, actor=seat.actor, changes=changes)
             else:
                 filed = await attest_run(desk, run, by=seat.by, actor=seat.actor, changes=changes)
@@ -421,6 +431,15 @@ class Attesting:
             await asyncio.to_thread(self.audit.append, entry)
         except Exception:
             raise AuditFailedError from None
+
+
+def _has_draft(desk: Desk, run: StoredRun) -> bool:
+    """Tell whether a draft of a run was filed.
+
+    One that was kept until attested has none, and after a crash its document may be the attested one already.
+    """
+    row = desk.known(run.document.partition("/_history")[0]) if run.document else None
+    return bool(run.document) and (row is None or row.state is not DocumentState.ATTESTED)
 
 
 def _sources_of(run: StoredRun, clock: Clock) -> Mapping[str, Source]:

@@ -31,7 +31,6 @@ from service.settings import Settings
 from service.store.pictures import SqlPictureIndexes
 from service.wiring import open_vault
 from service.wiring.ehr import reader_of
-from tests.conftest import missing
 
 TEXTS = ("chest x-ray with a pleural effusion", "", "x" * 5000, "Zwerchfell\x00 \u202e")
 SERVER = "https://ehr.hospital.example/fhir"
@@ -247,7 +246,7 @@ def test_without_weights_the_command_says_so(tmp_path: Path, monkeypatch: pytest
 def test_the_real_medsiglip_tells_a_chest_x_ray_from_a_knee() -> None:
     named = os.environ.get("EPICRISIS_TEST_MEDSIGLIP", "")  # noqa: TID251 - the weights need an agreement
     if not named:
-        missing("google/medsiglip-448 in a folder that EPICRISIS_TEST_MEDSIGLIP names")
+        pytest.skip("needs google/medsiglip-448 in a folder that EPICRISIS_TEST_MEDSIGLIP names")
     picture = Path(__file__).parents[4] / "shared/data/dicom/chest_xray_PA_wikimedia_CC0.png"
     written = BytesIO()
     Image.open(picture).convert("RGB").resize((448, 448)).save(written, "PNG")

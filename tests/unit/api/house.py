@@ -20,6 +20,7 @@ from service.api.ask import AskRoom
 from service.api.cds.room import CdsHooks
 from service.api.door import Book, LocalDoor, OidcDoor
 from service.api.feedback import Feedbacks
+from service.api.gallery import Gallery
 from service.api.gate import Access, Refusals
 from service.api.hooks import Hooks
 from service.api.launch import LaunchDoor
@@ -36,6 +37,7 @@ from service.api.review.scoring import ScoringRoom
 from service.api.review.trail import TrailRoom
 from service.api.sidebar.room import Sidebar
 from service.api.summaries import Reading, Summaries
+from service.api.viewer import Viewer
 from service.api.ward import Timed, Ward
 from service.ask.asking import Asking, Opener
 from service.context.templates import open_library
@@ -48,6 +50,7 @@ from service.identity.sessions import Sessions
 from service.identity.signin import SignIn
 from service.identity.tokens import Expected
 from service.identity.visitor import Register, Role
+from service.imaging.reader import PictureReader
 from service.ondemand import OnDemand
 from service.ports import KeptSession
 from service.ports.launches import Launch
@@ -174,6 +177,7 @@ class House:
                 self.quality(),
                 self.trail(),
                 PicturesRoom(InMemoryStore(RUN), self.audit, self.clock, None, "No encoder is configured."),
+                self.viewer(),
             ),
             ward=Ward(
                 self.admissions, EHR, lambda runs: {}, lambda: timed, hand_tick, self.clock, "0", self.audit
@@ -236,6 +240,11 @@ class House:
             store=InMemoryStore(RUN), audit=self.audit, clock=self.clock, charts=NoCharts(),
             library=open_library(),
         )  # fmt: skip
+
+    def viewer(self) -> Viewer:
+        """The viewer of images, without an archive and without anybody's record."""
+        gallery = Gallery(None, PictureReader())
+        return Viewer(gallery, InMemoryStore(RUN), self.audit, self.clock, lambda run: None, NoCharts())
 
     def cds(self) -> CdsHooks:
         """The services for the EHR of `tests.unit.api.cds.ehr`."""

@@ -22,13 +22,15 @@ from service.api.review.glass import Glasses
 from service.api.review.recall import Recalls
 from service.errors import StoreError
 from service.filing.desk import Desk as FilingDesk
+from service.filing.desk import Manner
 from service.identity.visitor import Role, Visitor
-from service.ports import Action, Stop, StopScope, StoredRun, Wanted
+from service.ports import Action, DocumentState, FiledDocument, Stop, StopScope, StoredRun, Wanted
 from service.ports.attesting import Act, Attested, Disposal, Edit, ProposalState
 from service.recall import Recall, Recalled
 from service.record.facts import Code
 from service.review.attesting import items_of
 from tests.conftest import CANARY
+from tests.contract.context.published import OneChart
 from tests.unit.api.entering import OpenDoor
 from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
 from tests.unit.api.sidebar.desk import Desk as Sidebars
@@ -91,7 +93,7 @@ class Site:
 
     @asynccontextmanager
     async def desk(self) -> AsyncIterator[FilingDesk]:
-        yield None  # type: ignore[misc]
+        yield FilingDesk(OneChart([]), self.store, self.store, self.audit, lambda: self.now, Manner("0"))
 
     async def send(self, method: str, path: str, **fields: str) -> httpx.Response:
         transport = httpx.ASGITransport(app=self.app)
@@ -238,6 +240,23 @@ async def test_an_attestation_that_fails_is_told_and_keeps_nothing(filing: Filin
     assert site.kept.attested == {}
 
 
+@pytest.mark.parametrize(
+    ("state", "named"), [(DocumentState.ATTESTED, ""), (DocumentState.DRAFT, RUN.document)]
+)
+async def test_one_that_was_cut_off_after_it_was_filed_without_a_draft_is_completed(
+    filing: Filing, state: DocumentState, named: str
+) -> None:
+    site = Site()
+    await site.get()
+    await site.decide_all()
+    document = RUN.document.partition("/_history")[0]
+    site.store.put_document(
+        FiledDocument(document, OneChart([]).base_url, "1", RUN.run_id, RUN.inputs.patient, state, NOW)
+    )
+    assert (await site.send("POST", f"{PLACE}/attest")).status_code == 303
+    assert [one[0] for one in filing.asked] == [named]
+
+
 async def test_after_the_attestation_nothing_is_decided_any_more(filing: Filing) -> None:
     site = Site()
     await site.get()
@@ -338,7 +357,8 @@ def launched(sidebars: Sidebars, kept: InMemoryAttesting) -> Callable[..., httpx
 
 @asynccontextmanager
 async def nothing() -> AsyncIterator[FilingDesk]:
-    yield None  # type: ignore[misc]
+    store = InMemoryStore()
+    yield FilingDesk(OneChart([]), store, store, InMemoryAudit(), lambda: NOW, Manner("0"))
 
 
 def test_a_launched_clinician_finds_the_page_from_the_sidebar_and_attests_as_whom_the_token_names(

@@ -16,6 +16,7 @@ from service.grounding.readings import NOT_CHECKED, TITLE
 from service.ports import StoredRun
 from service.ports.images import ImageUse
 from service.readings import Images
+from service.review.attesting import Why, items_of
 from service.sight import look
 from tests.unit.api.markup import Markup
 from tests.unit.api.serving import NOW, serve
@@ -99,3 +100,10 @@ async def test_a_reader_who_may_not_read_the_study_sees_nothing_of_its_pictures(
     assert any("opacity" in text for text in texts) is not bool(refused)
     assert bool(sheet.page.notes.unseen) is not bool(refused)
     assert any(one.notice == NOT_CHECKED for one in sheet.sections) is not bool(refused)
+
+
+def test_whoever_attests_decides_on_each_reading_as_what_it_is(run: StoredRun) -> None:
+    of_pictures = [item for item in items_of(run.summary) if Why.FROM_PICTURE in item.why]
+    assert len(of_pictures) == 2
+    assert all(item.claim is not None and "picture" in item.claim.text for item in of_pictures)
+    assert not any(Why.NOT_SUPPORTED in item.why for item in items_of(run.summary))

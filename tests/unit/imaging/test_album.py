@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from service.imaging.encoder import NoEncoder
 from service.imaging.index import Entry, PictureIndex
 from service.imaging.picture import Spot
 from service.ports.pictures import Whose
+from service.wiring.album import Encoders
 from tests.unit.imaging.seen import HashEncoder, vector_of
 
 ME = Whose("https://ehr/fhir", "system", "Patient/1")
@@ -98,3 +100,22 @@ def test_what_cannot_be_kept_is_seen_all_the_same() -> None:
     sight = album.see(PNGS, ["x"], ME, ABOUT)
     assert sight is not None
     assert len(sight.images) == len(PNGS)
+
+
+def test_one_encoder_serves_all_that_open_it_and_ends_with_the_last(tmp_path: Path) -> None:
+    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    encoders = Encoders()
+    one, other = encoders.take(tmp_path, "cpu"), encoders.take(tmp_path / ".", "cpu")
+    assert one.model == other.model
+    assert one._encoder is other._encoder
+    assert encoders.take(tmp_path, "cuda:1")._encoder is not one._encoder
+    one.close()
+    one.close()
+    later = encoders.take(tmp_path, "cpu")
+    assert later._encoder is other._encoder
+    for user in (other, later):
+        user.close()
+    with pytest.raises(NoEncoder, match="closed"):
+        other.embed_texts(["opacity"])
+    assert encoders.take(tmp_path, "cpu")._encoder is not other._encoder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def series_of(study: str, modality: str, count: int, uid: str = "1", **more: str
     return Series(f"{study}.{uid}", modality, spots, **more)
 
 
-def study_of(uid: str, modality: str, count: int, taken: str = "20240101", **more: str) -> Study:
+def study_of(uid: str, modality: str, count: int, taken: str = "20240101", **more: Any) -> Study:
     return Study(uid, f"ImagingStudy/{uid}", (series_of(uid, modality, count),), taken, **more)
 
 
@@ -76,7 +77,7 @@ def test_no_more_of_a_volume_is_shown_than_the_model_was_trained_on() -> None:
     ct = study_of("1", "CT", 2000)
     choice = choose([ct], NOBODY, 500)
     shown = places(choice, ct.series[0])
-    assert len(shown) == MOST_SLICES
+    assert len(shown) == MOST_SLICES == 85
     assert max(b - a for a, b in pairwise(shown)) <= 2000 // MOST_SLICES + 1
 
 

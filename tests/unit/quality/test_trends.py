@@ -143,6 +143,19 @@ def test_a_change_that_is_small_or_not_certain_or_of_few_things_is_no_alarm(limi
         assert (watched.compared, "support" in {kind.key for kind in watched.thin}) == (0, True)
 
 
+def test_the_level_is_shared_out_among_all_comparisons_that_are_made() -> None:
+    store = InMemoryQuality()
+    counts = replace(GOOD, claims=5, headings=0, told=0, added=0, seconds=0.0)
+    filled(store, lambda week: replace(counts, supported=4 if week in WEEKS[:2] else 5), 2)
+    filled(store, lambda week: replace(counts, supported=5), 2, replace(GROUP, prompt="history@2"))
+    limits = DriftLimits(least_things=20, least_change=0.01)
+    (alarm, *_) = find_drift(trends(store), limits).alarms
+    assert alarm.p is not None
+    watched = find_drift(trends(store), replace(limits, alpha=alarm.p * 1.5))  # once it would be enough
+    assert watched.compared == 3
+    assert watched.alarms == ()
+
+
 def test_a_new_version_is_compared_with_what_all_reached_before() -> None:
     store = InMemoryQuality()
     for week in WEEKS:
