@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
 from service.api import words
@@ -28,6 +28,7 @@ NO_KNOWN_ALLERGY = frozenset({"716186003", "no-known-allergies"})
 
 _NO_KNOWN_ALLERGY = re.compile(r"\s*(nka\b|no known allerg(y|ies)\W*$)", re.IGNORECASE)
 
+NOT_FILED = "Not part of the filed document."
 TITLES = {"history": "History"}
 
 
@@ -242,8 +243,11 @@ def build_page(
         banner=build_banner(summary.identity, now.date()),
         notes=build_notes(run, now, published=len(anchors), unchecked=_unchecked(anchors)),
         sections=tuple(
-            _show_section(
-                section, index, numbers, facts, [next(names) for _ in _showable(section, facts)], marks
+            _noticed(
+                run,
+                _show_section(
+                    section, index, numbers, facts, [next(names) for _ in _showable(section, facts)], marks
+                ),
             )
             for index, section in enumerate(summary.sections, 1)
         ),
@@ -281,6 +285,13 @@ def build_banner(identity: Identity, today: date) -> Banner:
         record_number=identity.record_number or words.NOT_KNOWN,
         died=words.show_died(identity) if identity.deceased else "",
     )
+
+
+def _noticed(run: StoredRun, section: ShownSection) -> ShownSection:
+    """Say where what is read from pictures is shown here and not filed."""
+    if not section.notice or run.inputs.files_images:
+        return section
+    return replace(section, notice=f"{section.notice} {NOT_FILED}")
 
 
 def _unchecked(anchors: Sequence[tuple[Claim, str]]) -> int:

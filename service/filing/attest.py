@@ -25,7 +25,7 @@ from service.ports import (
     StoredRun,
 )
 from service.writeback.clean import one_line
-from service.writeback.lasting import Addition, Change
+from service.writeback.lasting import Addition, Change, filed_changes
 from service.writeback.lifecycle import Attestation, attested_transaction, plain, standing_of
 from service.writeback.moment import fhir_instant
 from service.writeback.profiles import adapt
@@ -50,7 +50,7 @@ async def attest(desk: Desk, document: str, *, by: str, actor: str, changes: tup
     if run is None:
         raise FilingError("The store has no run of this document: its text cannot be made final from here.")
     async with desk.alone(run.inputs.key):
-        return await _attest(desk, run, _Wish(by, actor, changes), reference, reviewed)
+        return await _attest(desk, run, _Wish(by, actor, filed_changes(run, changes)), reference, reviewed)
 
 
 async def attest_run(
@@ -61,7 +61,7 @@ async def attest_run(
     if why_not:
         raise FilingError(why_not)
     async with desk.alone(run.inputs.key):
-        return await _attest(desk, run, _Wish(by, actor, changes))
+        return await _attest(desk, run, _Wish(by, actor, filed_changes(run, changes)))
 
 
 class _Wish(NamedTuple):

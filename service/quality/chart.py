@@ -39,13 +39,12 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One figure with its interval, and what a reader is told of it."""
+    """One figure with its interval: a table says what it is."""
 
     x: float
     y: float
     low: float
     high: float
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,6 @@ class Line:
     """One series: `number` chooses dashes, shape and colour."""
 
     number: int
-    name: str
     points: str
     marks: tuple[Mark, ...]
 
@@ -116,8 +114,8 @@ def draw_trend(kind: MeasureKind, trends: Trends) -> Chart | None:
     ceiling, step = _scale(kind, estimates)
     places = _places(trends.weeks)
     lines = tuple(
-        _line(number, series.name, kind, by_week, places, ceiling)
-        for number, (series, by_week) in enumerate(list(found.items())[:MOST_SERIES])
+        _line(number, by_week, places, ceiling)
+        for number, by_week in enumerate(list(found.values())[:MOST_SERIES])
         if by_week
     )
     rows = tuple(
@@ -136,21 +134,16 @@ def draw_trend(kind: MeasureKind, trends: Trends) -> Chart | None:
 
 def _line(
     number: int,
-    name: str,
-    kind: MeasureKind,
     by_week: Mapping[str, Estimate],
     places: Mapping[str, float],
     ceiling: float,
 ) -> Line:
     beside = number * min(BESIDE, (WIDTH - LEFT - RIGHT) / len(places) / MOST_SERIES)
     marks = tuple(
-        Mark(
-            places[week] + beside, _y(one.value, ceiling), _y(one.low, ceiling), _y(one.high, ceiling),
-            f"{name}, week of {_day(week)}: {_said(kind, one.value)}, {_interval(kind, one)}, of {one.n:,}",
-        )
+        Mark(places[week] + beside, *(_y(at, ceiling) for at in (one.value, one.low, one.high)))
         for week, one in by_week.items()
-    )  # fmt: skip
-    return Line(number, name, " ".join(f"{mark.x:.1f},{mark.y:.1f}" for mark in marks), marks)
+    )
+    return Line(number, " ".join(f"{mark.x:.1f},{mark.y:.1f}" for mark in marks), marks)
 
 
 def _places(weeks: Sequence[str]) -> Mapping[str, float]:
@@ -190,7 +183,7 @@ def draw_intervals(
             titles[key],
             TOP + 12 + ROW * number * 1.0,
             tuple(
-                _interval_mark(measure, titles[key], TOP + 20 + ROW * number + 9 * which)
+                _interval_mark(measure, TOP + 20 + ROW * number + 9 * which)
                 for which, arm in enumerate(arms)
                 if (measure := arm["measures"].get(key)) is not None
             ),
@@ -202,9 +195,9 @@ def draw_intervals(
     return Intervals(rows, ticks, height)
 
 
-def _interval_mark(measure: Mapping[str, float], title: str, y: float) -> Mark:
+def _interval_mark(measure: Mapping[str, float], y: float) -> Mark:
     low, value, high = (measure[name] for name in ("low", "value", "high"))
-    return Mark(_x(value), y, _x(low), _x(high), f"{title}: {value:.1%} ({low:.1%} to {high:.1%})")
+    return Mark(_x(value), y, _x(low), _x(high))
 
 
 def _x(share: float) -> float:

@@ -1,8 +1,9 @@
 """The tables. Patient text and ids stand in Encrypted columns alone; what is searched for is a keyed hash.
 
-Two more columns are sealed, which no column type sees: the vault seals `epicrisis_kept.content` for its row,
-and a master key each `epicrisis_patient_key.wrapped`. Rows about a patient are sealed under that patient's
-data key, all others under the house's (`service.store.envelope`).
+Three more columns are sealed, which no column type sees: `epicrisis_kept.content` and
+`epicrisis_input_part.content`, each for its row, and by a master key each `epicrisis_patient_key.wrapped`.
+Rows about a patient are sealed under that patient's data key, all others under the house's
+(`service.store.envelope`).
 
 Plain are: counts, states, areas, section names, model, prompt and rules versions, digests of resources and
 runs, and version ids, because recall asks for them and they say nothing about a person.

@@ -47,13 +47,24 @@ class Change(NamedTuple):
     """What a clinician did with one statement of the AI's before they attested the text."""
 
     ordinal: int
-    """The statement's place among those of the draft, in reading order, from 0."""
+    """The statement's place in reading order, from 0: of the stored run; in a document, among those filed."""
     by: str
     """`Practitioner/7`"""
     at: str
     """A FHIR instant."""
     text: str = ""
     """Their own words in its place; empty where it is left out."""
+
+
+def filed_changes(run: StoredRun, changes: Iterable[Change]) -> tuple[Change, ...]:
+    """Return changes of a stored run's statements by their places among those that are filed of it.
+
+    What is not filed (SAFETY 26) is not attested, and a change of it is dropped.
+    """
+    kept = {section.key for section in as_filed(run).summary.sections}
+    is_filed = [section.key in kept for section in run.summary.sections for _ in section.claims]
+    places = {ordinal: sum(is_filed[:ordinal]) for ordinal, filed in enumerate(is_filed) if filed}
+    return tuple(one._replace(ordinal=places[one.ordinal]) for one in changes if one.ordinal in places)
 
 
 def lasting_banner(by: str, at: datetime) -> str:

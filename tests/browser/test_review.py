@@ -25,11 +25,11 @@ REFUSED = len(sample_run().summary.refused)
 
 
 @pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Console:
+def console() -> Console:
     """A console with summaries in whose reviews errors are planted, one of them finished by two."""
     names = ("filed", "other", "waits", "double")
     runs = tuple(sample_run(run_id=name, patient=f"Patient/{n}") for n, name in enumerate(names, 1))
-    one = Console(tmp_path_factory.mktemp("console"), runs, seeded())
+    one = Console(runs, seeded())
     for who, support in (("a", Support.SUPPORTED), ("b", Support.NOT_SUPPORTED)):
         review = Review(RunId("double"), f"user:{who}", Rule.RANDOM, one.now, "Patient/4")
         one.reviews.begin(review)
@@ -92,6 +92,9 @@ def test_a_reviewer_reads_scores_and_disputes_by_keyboard_and_another_user_sees_
     expect(page.locator("#item-1")).to_be_focused()
     for _ in range(REFUSED):
         page.keyboard.press("j")
+    planted = console.review().seeded
+    assert planted is not None
+    assert planted.ordinal != 0  # the first published statement is a real one
     published = page.locator(f"#item-{REFUSED + 1}")
     expect(published).to_be_focused()
     page.keyboard.press("d")

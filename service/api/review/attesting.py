@@ -67,6 +67,7 @@ from service.review.attesting import (
     word_diff,
 )
 from service.writeback.moment import show_instant
+from service.writeback.pictures import as_filed
 from service.writeback.transaction import refusal
 
 CONSOLE: Final = "/review/attest/{run_id}"
@@ -259,7 +260,10 @@ class Attesting:
         return [_shown(item, decisions.get(item.key), edits, by_fact) for item in items]
 
     def _of_run(self, run: StoredRun) -> tuple[Item, ...]:
-        return items_of(run.summary, marks_of(self.feedback, run).disputed)
+        """Return what there is to decide on; what is not filed (SAFETY 26) is not attested either."""
+        filed = {section.key for section in as_filed(run).summary.sections}
+        items = items_of(run.summary, marks_of(self.feedback, run).disputed)
+        return tuple(item for item in items if item.section.key in filed)
 
     async def _unseen(self, seat: Seat) -> str:
         """Return why a launched user may not see the whole text, which is then not shown (SAFETY 21)."""

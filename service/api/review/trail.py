@@ -168,10 +168,11 @@ class TrailRoom:
         )  # fmt: skip
 
     def _listed(self, request: Request, question: Question) -> Response:
-        self._note(request, "trail:list", patient=question.sought.patient)
         rows: Sequence[Recorded] = ()
         if not question.problem:
             rows = self.ledger.newest(question.sought, ROWS + 1, question.before)
+        # Of whom nothing is on record nothing is to be begun: an entry about a patient makes them a key.
+        self._note(request, "trail:list", patient=question.sought.patient if rows else "")
         now = self.clock()
         shown = rows[:ROWS]
         return review_page(
@@ -229,7 +230,7 @@ class TrailRoom:
         )
 
     def _note(self, request: Request, target: str, **more: Any) -> None:
-        """Put a look at the trail into it, before it happens. Raises AuditFailedError."""
+        """Put a look at the trail into it, before it is shown. Raises AuditFailedError."""
         visitor: Visitor = visitor_of(request)
         patient = more.pop("patient", "")
         entry = AuditEntry(

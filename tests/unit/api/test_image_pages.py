@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from connectors.fhir.sight import FhirSight
-from service.api.pages import NO_MARKS, build_page
+from service.api.pages import NO_MARKS, NOT_FILED, build_page
 from service.api.sidebar.sheet import build_sheet
 from service.engine.prompt import Prompt
 from service.engine.scripted import ScriptedEngine
@@ -50,7 +51,9 @@ async def run() -> StoredRun:
 
 async def test_the_page_says_over_the_section_that_nothing_of_it_is_checked(run: StoredRun) -> None:
     words = Markup((await serve(run).ask(f"/runs/{run.run_id}")).text).words
-    assert f"{TITLE} {NOT_CHECKED}" in words
+    assert f"{TITLE} {NOT_CHECKED} {NOT_FILED}" in words
+    filed = replace(run, inputs=replace(run.inputs, files_images=True))
+    assert NOT_FILED not in Markup((await serve(filed).ask(f"/runs/{run.run_id}")).text).words
     assert "The picture may show an opacity in the left lower zone. not checked against the record" in words
     assert "verified" not in words.lower()
 
@@ -99,7 +102,7 @@ async def test_a_reader_who_may_not_read_the_study_sees_nothing_of_its_pictures(
     texts = [claim.before + claim.strong + claim.after for one in sheet.sections for claim in one.all]
     assert any("opacity" in text for text in texts) is not bool(refused)
     assert bool(sheet.page.notes.unseen) is not bool(refused)
-    assert any(one.notice == NOT_CHECKED for one in sheet.sections) is not bool(refused)
+    assert any(one.notice.startswith(NOT_CHECKED) for one in sheet.sections) is not bool(refused)
 
 
 def test_whoever_attests_decides_on_each_reading_as_what_it_is(run: StoredRun) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
@@ -66,6 +67,22 @@ async def test_an_evaluation_goes_on_with_the_charts_that_have_no_run_yet() -> N
     made, _ = await arm(store, Bench(engine=ScriptedEngine(answer)))
     assert (sorted(made.shadows), made.failed) == (sorted(COHORT), Counter())
     assert len(store.kept) == 3  # the two that were there were not made again
+
+
+async def test_what_was_made_before_it_was_interrupted_is_kept() -> None:
+    store = InMemoryQuality()
+
+    def interrupt(done: int, stage: str) -> None:
+        task = asyncio.current_task()
+        if done == 2 and task is not None:
+            task.cancel()
+
+    cut_off = asyncio.create_task(run_arm(store, Bench().summarizer, ID, 0, COHORT, "history", interrupt))
+    with pytest.raises(asyncio.CancelledError):
+        await cut_off
+    assert [one.run.inputs.patient for one in store.kept] == ["Patient/1", "Patient/2"]
+    made, _ = await arm(store, Bench())
+    assert (sorted(made.shadows), len(store.kept)) == (sorted(COHORT), 3)
 
 
 async def test_an_engine_that_is_gone_ends_the_evaluation() -> None:

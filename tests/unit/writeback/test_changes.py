@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 
+from service.context.pictures import SECTION
 from service.filing.proofs import additions_in, changes_in
+from service.grounding.summary import SummarySection
 from service.proof.forms import check_forms, open_document
 from service.proof.statements import check_citations
-from service.writeback.lasting import Addition, Change
+from service.writeback.lasting import Addition, Change, filed_changes
 from service.writeback.lifecycle import standing_of
+from tests.unit.writeback.charts import NOTE, claim, make_run, varied
 from tests.unit.writeback.test_lifecycle import BY, attested, draft, final_of
 
 AT = "2026-11-20T09:30:15.250Z"
@@ -91,3 +95,15 @@ def test_what_is_added_later_keeps_what_was_changed() -> None:
     assert amended["docStatus"] == "amended"
     assert (additions_in(amended), changes_in(amended)) == (theirs, CHANGES)
     assert f"- {OWN}" in forms(amended)["text/plain"]
+
+
+def test_what_is_not_filed_of_pictures_shifts_no_change_to_another_statement() -> None:
+    run = make_run()
+    apart = SummarySection(SECTION, "Images", (claim("An opacity.", NOTE, section=SECTION),))
+    first, *others = run.summary.sections
+    with_pictures = varied(run, sections=(first, apart, *others))
+    changes = (Change(0, BY, AT), Change(1, BY, AT, "Not filed."), Change(2, BY, AT, OWN))
+    assert filed_changes(with_pictures, changes) == CHANGES
+    assert filed_changes(run, CHANGES) == CHANGES
+    filed = replace(with_pictures, inputs=replace(with_pictures.inputs, files_images=True))
+    assert filed_changes(filed, changes) == changes

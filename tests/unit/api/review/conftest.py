@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,10 +10,6 @@ Open = Callable[..., Console]
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Open:
+def opened() -> Open:
     """Opens a console."""
-
-    def open_console(**more: Any) -> Console:
-        return Console(tmp_path, **more)
-
-    return open_console
+    return Console

@@ -139,6 +139,7 @@ async def test_refused_statements_stand_first_with_their_reasons_and_nobody_else
     assert first < page.text.index(RUN.summary.published[0].text)
     assert page.text.count("Not supported, not published") == len(RUN.summary.refused)
     assert f"0 of {len(order)}" in page.text
+    assert {"Observation/71/_history/2", "MedicationRequest/62/_history/2"} <= set(page.text.split())
     readers = await console.get("/runs/filed", "reader")
     assert "6.5 mmol/L" not in readers.text
 
