@@ -86,7 +86,7 @@ def _open_reviewing(
     withheld: Callable[[StoredRun, Visitor], bool],
 ) -> tuple[SqlReviews, SqlAttesting]:
     """Add the rooms of reviewers, and return what they keep. Raises StoreError, SettingsError."""
-    sampling = _sampling(settings)
+    sampling = sampling_of(settings)
     url, cipher = database_of(settings)
     reviews, attesting = SqlReviews(url, cipher), SqlAttesting(url, cipher)
     desk = Desk(store, reviews, feedback, audit, utc_now, sampling, cipher.keyed_hash, attesting, withheld)
@@ -100,7 +100,7 @@ def _open_reviewing(
     return reviews, attesting
 
 
-def _sampling(settings: Settings) -> Sampling:
+def sampling_of(settings: Settings) -> Sampling:
     """Return which summaries are reviewed at this site. Raises SettingsError."""
     if settings.review is None:
         return Sampling()

@@ -44,6 +44,7 @@ VALUES = {
     "run_id": RUN.run_id, "n": "1", "name": "morning", "act": "pause", "resource_type": "Encounter",
     "resource_id": "1", "generation_id": "0" * 32, "service_id": ehr.VIEW, "question_id": "0" * 32,
     "proposal_id": "0" * 32, "evaluation_id": "0" * 32, "feedback_id": "0" * 32,
+    "number": "1",
 }  # fmt: skip
 NO_TURN = (200, 303, 400, 404)
 """What a route itself answers here: the gate answers 401 and 403."""
