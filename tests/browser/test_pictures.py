@@ -19,8 +19,8 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    console = with_room(Console(tmp_path_factory.mktemp("pictures")), Finder(count=3))
+def address() -> Iterator[str]:
+    console = with_room(Console(), Finder(count=3))
     with running(console.app) as where:
         yield where
 

@@ -20,6 +20,7 @@ from tests.integration.connectors.cut_proxy import CutProxy
 from tests.integration.connectors.fault_server import FaultServer, Reply
 from tests.integration.connectors.medplum import medplum_server
 from tests.integration.writeback.test_validators import Validate, validate
+from tests.unit.api.sidebar.desk import Desk
 from tests.unit.writeback.charts import CREATED
 
 __all__ = ["validate"]
@@ -113,3 +114,26 @@ def test_the_event_of_every_act_passes_two_validators(validate: Validate) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
     broken = events[0] | {"action": "X"}
     assert validate([broken]).returncode == 1
+
+
+@pytest.mark.node
+@pytest.mark.shared
+def test_the_audit_of_one_view_of_the_sidebar_passes_two_validators(validate: Validate) -> None:
+    """Whoever was launched reads a chart, which BALP has a pattern for, and views what is stored."""
+    desk = Desk()
+    assert desk.get("/sidebar").status_code == 200
+    entries = list(desk.audit.entries)
+    assert {Action.READ, Action.VIEW} <= {entry.action for entry in entries}
+    events = [
+        build_event(entry, "f" * 64, SCENE, collector)
+        for entry in entries
+        for collector in (entry.server, "https://audit.example.org")
+    ]
+    (view,) = [one for one, entry in zip(events[::2], entries, strict=True) if entry.action is Action.VIEW]
+    assert [agent["who"] for agent in view["agent"] if agent["requestor"]] == [
+        {"reference": "Practitioner/7"}
+    ]
+    assert view["entity"][0]["what"] == {"reference": "Patient/1"}
+    assert any(one["meta"]["profile"][0].endswith("PatientRead") for one in events if "meta" in one)
+    done = validate(events)
+    assert done.returncode == 0, done.stdout + done.stderr

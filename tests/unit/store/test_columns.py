@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
 from sqlalchemy import LargeBinary, create_engine
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlmodel import SQLModel
 
-import service.store.keys  # noqa: F401 - brings every table
+import service.store
 from service.errors import StoreError
 from service.store import admission_tables, tables
 from service.store.cipher import Cipher
@@ -17,6 +19,8 @@ from service.store.columns import Encrypted, UtcInstant, attach_cipher
 from tests.unit.writeback.charts import east
 
 DIALECT = SQLiteDialect_pysqlite()
+for _module in iter_modules(service.store.__path__, "service.store."):
+    import_module(_module.name)  # brings every table, whatever was imported before
 OURS = [table for name, table in SQLModel.metadata.tables.items() if name.startswith("epicrisis_")]
 
 
