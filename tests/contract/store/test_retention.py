@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -259,7 +259,7 @@ def test_the_trail_is_read_in_order_without_gaps_and_by_what_is_sought(site: Sit
     assert list(ledger.oldest(Sought(), after=20)) == every[20:]
     assert list(ledger.oldest(Sought(), after=20, until=22)) == every[20:22]
     assert list(ledger.newest(Sought(), 5, before=10)) == every[8:3:-1]
-    wanted = {
+    wanted: dict[Sought, Callable[[AuditEntry], bool]] = {
         Sought(actor="user:1"): lambda e: e.actor == "user:1",
         Sought(action="view"): lambda e: e.action is Action.VIEW,
         Sought(patient=HELD): lambda e: e.patient == HELD,
