@@ -143,7 +143,7 @@ class Settings(BaseSettings):
     replay_days: int = Field(default=365, ge=0)
     """How long it is kept what a run was made of, so that it can be replayed; 0 keeps none."""
     retention_days: int = Field(default=0, ge=0)
-    """How long the text of summaries and all that quotes them is kept, for `epicrisis retain`; 0: for ever."""
+    """How long texts of summaries and all that quotes them are kept, by `epicrisis retain`; 0: for ever."""
     budget_tokens: int | None = Field(default=None, ge=200)
     """Token budget of the context; empty: what the model's window leaves, or the profile's limit."""
 

@@ -49,6 +49,8 @@ _log = logging.getLogger("epicrisis.audit")
 _ABOUT_PATIENTS = frozenset({Action.READ, Action.GENERATE, Action.WRITE, Action.ATTEST})
 PAGE = 1000
 """Entries that are read at a time."""
+MOST_KEYS = 16_384
+"""Patients whose keys a check keeps at a time: a few megabytes."""
 _ENTRY = sa.table("epicrisis_audit_entry", *[sa.column(name) for name in ("id", *OPEN, *SEALED)])
 _LINK = sa.table(
     "epicrisis_audit_link", *[sa.column(name) for name in ("number", "entry", "key_id", "mac", "hash")]
@@ -122,7 +124,7 @@ class SqlAuditLog:
         """
         # Read first: an anchor that is written meanwhile speaks of entries which this view does not hold.
         anchors = self._anchors.read() if self._anchors else Anchors(are_kept=False)
-        mac_key = lru_cache(PAGE)(self._patient_keys.mac_key)
+        mac_key = lru_cache(MOST_KEYS)(self._patient_keys.mac_key)
         with self.database.reading() as session:
             connection = session.connection()
             rows = _told(_rows(connection), connection, tell)
