@@ -548,8 +548,9 @@ class OnDemand:
         try:
             async with opener(lambda stage, detail: None) as summarizer:
                 ready = await summarizer.prepare(
-                    asked.patient, kind=asked.kind, encounter=asked.encounter or None, actor=asked.actor
-                )
+                    asked.patient, kind=asked.kind, encounter=asked.encounter or None, actor=asked.actor,
+                    looks=False,
+                )  # fmt: skip
                 inputs = ready.inputs
                 key = (
                     inputs.record_digest, inputs.template_digest, inputs.model_digest, inputs.encounter,

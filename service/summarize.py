@@ -237,11 +237,13 @@ class Summarizer:
         actor: str = "system:cli",
         tell: Progress = lambda stage, detail: None,
         as_kept: bool = False,
+        looks: bool = True,
     ) -> Ready:
         """Fetch and assemble a record, and name its run key. Nothing is generated, nothing is written.
 
-        With `as_kept`, the chart is taken as the last fetch left it in the vault, without a request. Raises
-        ConnectorError, RecordError, EngineError or StoreError.
+        With `as_kept`, the chart is taken as the last fetch left it in the vault, without a request. Without
+        `looks` no picture is looked for: it is for what no summary is made of. Raises ConnectorError,
+        RecordError, EngineError or StoreError.
         """
         watch = Stopwatch(tell)
         templates = self._library.load(kind)
@@ -254,7 +256,9 @@ class Summarizer:
             raise RecordError("This encounter is not in the patient's record.", "Give it as Encounter/<id>.")
         info = await self._engine.describe()
         inputs = self._inputs(record, texts, templates, info, encounter or "", attempt)
-        looked = await self._look(pull, record, info, inputs.budget_tokens, actor, watch)
+        looked = Looked()
+        if looks:
+            looked = await self._look(pull, record, info, inputs.budget_tokens, actor, watch)
         return Ready(
             pull, record, templates, info, self._with_images(inputs, looked), actor, watch, texts, looked
         )

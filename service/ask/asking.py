@@ -136,7 +136,7 @@ class Asking:
 
         async def prepare(*, as_kept: bool) -> Ready:
             return await summarizer.prepare(
-                question.patient, kind=QUESTION, actor=question.actor, tell=tell, as_kept=as_kept
+                question.patient, kind=QUESTION, actor=question.actor, tell=tell, as_kept=as_kept, looks=False
             )
 
         try:

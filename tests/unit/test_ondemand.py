@@ -24,6 +24,7 @@ from service.filing.publish import Published
 from service.grounding.summary import Origin
 from service.ondemand import MOST_MAKERS, SENTENCES, OnDemand, Opener, Pace
 from service.ports import Action, DocumentState, FiledDocument, RunState, StoredRun
+from service.ports.images import ImageUse
 from service.ports.ondemand import (
     Asked,
     Generation,
@@ -33,6 +34,7 @@ from service.ports.ondemand import (
     Told,
     ToldKind,
 )
+from service.readings import Images
 from service.store.cipher import Cipher
 from service.store.database import open_cipher
 from service.store.keys import KeyRoom
@@ -41,6 +43,7 @@ from service.summarize import Progress, Summarizer
 from tests.conftest import CANARY
 from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
 from tests.unit.in_memory_vault import InMemoryVault
+from tests.unit.test_image_runs import SHOWN, STUDY, Source
 from tests.unit.test_summarize import ASTHMA, EhrDouble
 
 ASKED = Asked(
@@ -98,6 +101,7 @@ class Ward:
     refusal: Exception | None = None
     opened: int = 0
     made: list[tuple[OnDemand, SqlGenerations]] = field(default_factory=list)
+    images: Images | None = None
 
     @property
     def url(self) -> str:
@@ -123,7 +127,7 @@ class Ward:
             self.opened += 1
             yield Summarizer(
                 ehr=self.ehr, engine=self.engine, store=self.runs, audit=self.audit, clock=lambda: NOW,
-                software_version="0", vault=self.vault,
+                software_version="0", vault=self.vault, images=self.images,
             )  # fmt: skip
 
         return opened
@@ -583,6 +587,17 @@ async def test_opening_a_patient_has_the_chart_read_once_and_a_summary_finds_it(
     assert warming.messages[1].content.startswith(chart.messages[1].content)
     assert warming.priority > asked.priority
     assert ward.runs.runs[0].prompts == (asked,)
+
+
+async def test_nothing_is_looked_at_while_a_chart_is_read_ahead(ward: Ward) -> None:
+    source = Source(SHOWN)
+    ward.ehr.more.append(STUDY)
+    ward.images = Images(source, ImageUse.SHOW, 8)
+    one = ward.process()
+    await one.warm(ASKED, ward.opener)
+    await one.warmed()
+    assert ward.opened == 1
+    assert source.wanted == []
 
 
 async def test_a_changed_chart_is_read_ahead_anew_and_so_is_one_that_was_read_long_ago(ward: Ward) -> None:

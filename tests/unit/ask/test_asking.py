@@ -21,13 +21,16 @@ from service.engine.scripted import SCRIPTED_PROFILE, ScriptedEngine
 from service.errors import EngineError
 from service.grounding.summary import Origin, Verdict
 from service.ports import Action
+from service.ports.images import ImageUse
 from service.ports.questions import Answer, Question, QuestionId, QuestionState
+from service.readings import Images
 from service.record.facts import Absence
 from service.summarize import Progress, Summarizer
 from tests.conftest import CANARY
 from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
 from tests.unit.ask.in_memory import InMemoryQuestions
 from tests.unit.in_memory_vault import InMemoryVault
+from tests.unit.test_image_runs import SHOWN, STUDY, Source
 from tests.unit.test_summarize import EhrDouble
 
 GUIDED = replace(SCRIPTED_PROFILE, mode="guided", facts_per_request=1)
@@ -60,6 +63,7 @@ class Desk:
         self.ehr = ehr or EhrDouble()
         self.store, self.audit, self.vault = InMemoryQuestions(), InMemoryAudit(), InMemoryVault()
         self.now = NOW
+        self.images: Images | None = None
         self.asking = Asking(store=self.store, audit=self.audit, clock=lambda: self.now, **more)
 
     @asynccontextmanager
@@ -72,6 +76,7 @@ class Desk:
             clock=lambda: self.now,
             software_version="0",
             vault=self.vault,
+            images=self.images,
         )
 
     def question(self, text: str, number: int = 1) -> Question:
@@ -103,6 +108,17 @@ async def test_a_recorded_value_is_told_by_the_model_with_its_source(profile: An
     assert {claim.verdict for claim in answer.claims} == {Verdict.SUPPORTED}
     assert [entry.action for entry in desk.audit.entries] == [Action.READ, Action.GENERATE]
     assert {entry.actor for entry in desk.audit.entries} == {"user:ab"}
+
+
+async def test_a_question_waits_for_no_picture() -> None:
+    source = Source(SHOWN)
+    desk = Desk(ehr=EhrDouble(more=[STUDY]))
+    desk.images = Images(source, ImageUse.SHOW, 8)
+    await desk.ask("What was the last urate?")
+    assert source.wanted == []
+    async with desk.open(lambda stage, detail: None) as summarizer:
+        await summarizer.summarize("1", dry_run=True)
+    assert len(source.wanted) == 1
 
 
 async def test_the_question_stands_last_as_a_quotation_behind_the_evidence_of_a_summary() -> None:
