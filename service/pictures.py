@@ -1,22 +1,24 @@
 """From a record's imaging studies to the few pictures that the model is shown, and what could not be seen.
 
 Links, headers, identity, choice, pixels: in this order, and no pixel before the identity of its header agrees
-with the patient (SAFETY 3). Whatever an archive does here, the text summary is made all the same.
+with the patient (SAFETY 3). Pictures that the record itself keeps have no header: `service.photographs` says
+which are this patient's. Whatever an archive does here, the text summary is made all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from connectors.dicomweb.client import Fetched, StudyFound
 from connectors.dicomweb.keyobjects import marked_instances
-from connectors.dicomweb.links import StudyLink, links_of, missing_endpoints
+from connectors.dicomweb.links import CANCELLED, NO_UID, StudyLink, links_of, missing_endpoints
 from connectors.errors import ConnectorError
+from connectors.fhir.pictures import PictureLink
 from service.errors import StoreError
 from service.imaging.choice import Chosen, Sight, choose, prompts_of, shortlist
 from service.imaging.header import header_of
@@ -27,6 +29,7 @@ from service.imaging.offer import Problem, Study, name_of, series_of
 from service.imaging.picture import ENCODER_SIDE, MODEL_SIDE, Header, Picture, Rendered, Spot, Unreadable
 from service.imaging.reader import PictureReader
 from service.imaging.whose import whose
+from service.photographs import ONE_OF_ENTRY, Photograph, photographs_of
 from service.ports.images import Looked, Unseen, Wanted
 from service.ports.pictures import PictureCache
 from service.record.dates import parse_when, show_day
@@ -36,9 +39,15 @@ MOST_STUDIES = 12
 """More are not asked for: the newest are."""
 ENCODER_SHARE = 0.5
 """Of the time for looking: without a GPU an encoder may take minutes, and rules then choose."""
+ARCHIVE_SHARE = 1 / 3
+"""Of the time for looking, for the lists of studies where the record keeps pictures of its own: an archive
+that hangs must not cost those."""
 LOOK_S = 90.0
 """How long looking may take in all; what is not there by then is not seen."""
 TOO_LATE = "the image archive did not answer in time"
+NO_TIME = "time was over before it was there"
+NO_ARCHIVE = "no image archive is configured"
+NOT_FETCHED = "pictures of the record are not fetched here"
 NO_HEADER = "the file does not say whose it is"
 NO_PICTURES = "the archive holds no pictures of it, only other objects"
 NOT_ASKED = "not asked for: newer studies come first"
@@ -99,6 +108,10 @@ class Eyes(Protocol):
         ...
 
 
+FetchPicture = Callable[[PictureLink], Awaitable[bytes]]
+"""Reads a picture that the record itself keeps, as the record was read. Raises ConnectorError."""
+
+
 class _Listed(NamedTuple):
     """One study whose headers are the patient's, and the way to it."""
 
@@ -107,17 +120,34 @@ class _Listed(NamedTuple):
 
 
 class _Own(NamedTuple):
-    """One frame of the patient, with the header of its own file."""
+    """One frame of the patient, and what its own header, or else the record, says of it."""
 
-    header: Header
     frame: Rendered
+    modality: str
+    taken: str
+    """`04-May-2019`, partial or empty."""
+    what: str
+    more: int = 0
+    """Further pages of the same file."""
+
+
+class _Waiting(NamedTuple):
+    """Something of which nothing was seen or said yet."""
+
+    source: str
+    study: str
+    why: str
+    """What is said of it when time is over."""
 
 
 @dataclass
 class Pictures:
-    """The PictureSource of a site. `issuers` say which system of identifiers a DICOM issuer stands for."""
+    """The PictureSource of a site. `issuers` say which system of identifiers a DICOM issuer stands for.
 
-    archives: Archives
+    Without archives, the pictures that the record itself keeps are left.
+    """
+
+    archives: Archives | None
     reader: PictureReader
     eyes: Eyes | None = None
     issuers: Mapping[str, str] = field(default_factory=dict)
@@ -125,6 +155,7 @@ class Pictures:
     refuses_burned_in: bool = False
     kept: PictureCache | None = None
     """Files that were fetched before."""
+    fetch: FetchPicture | None = None
 
     async def look(self, wanted: Wanted) -> Looked:
         """Return what is to be shown, and what could not be seen."""
@@ -144,43 +175,73 @@ class _Look:
         self._facts = {f.source.reference: f for f in wanted.record.facts if f.kind is Kind.IMAGING}
         self._files = _Files(site, wanted.record.identity.reference)
         self._patient: Mapping[str, Any] = {}
+        self._kept: dict[str, Photograph] = {}
+        """Pictures of the record itself, by their entry."""
         self._unseen: list[Unseen] = []
-        self._shown: list[Picture] = []
+        self._shown: dict[Spot, Picture] = {}
+        self._order: list[Spot] = []
         self._how = ""
         self._headers: dict[Spot, Header] = {}
         """Of every instance that is listed, once it is known to be the patient's."""
-        self._open: dict[str, StudyLink] = {}
-        """Links of studies of which nothing was seen or said yet."""
+        self._open: dict[str, _Waiting] = {}
+        """Studies and pictures of which nothing was seen or said yet."""
 
     async def all(self) -> Looked:
         """Look for everything, in order."""
         resources = [dict(one) for one in self._wanted.resources]
-        resources += await self._endpoints(resources)
         self._patient = next((one for one in resources if _is_patient(one, self._wanted)), {})
-        archives = self._site.archives
-        found = links_of(resources, archives.pacs_url, archives.allowed_origins)
-        links = [link for link in found if link.source in self._facts]
-        self._open = {_key(link): link for link in links}
+        await self._keep(resources)
+        links = await self._links(resources)
+        self._open |= {_key(link): _Waiting(link.source, link.study, TOO_LATE) for link in links}
         listed = await self._listed(links)
+        studies = [*(one.study for one in listed), *(one.study for one in self._kept.values())]
+        ways = {one.study.uid: one.link for one in reversed(listed)}
         problem = Problem(self._wanted.words)
-        sight = await self._sight_in_time(listed, problem)
-        choice = choose([one.study for one in listed], problem, self._wanted.most, sight)
-        self._how = choice.how
-        waiting = [chosen.spot.study for chosen in choice.chosen]
-        self._close_all_but(waiting)
-        for place, chosen in enumerate(choice.chosen, 1):
-            await self._picture(chosen, listed)
-            self._close_all_but(waiting[place:])
+        sight = await self._sight_in_time(studies, ways, problem)
+        choice = choose(studies, problem, self._wanted.most, sight)
+        self._how, self._order = choice.how, [chosen.spot for chosen in choice.chosen]
+        # Those of the record first: they wait for no archive. They are shown in the order of the choice.
+        waiting = sorted(choice.chosen, key=lambda chosen: chosen.spot.study not in self._kept)
+        for place, chosen in enumerate(waiting):
+            self._close_all_but({one.spot.study for one in waiting[place:]})
+            await self._picture(chosen, ways)
         left = [self._unseen_of(one.source, one.why, one.count) for one in choice.left_out]
-        return Looked(tuple(self._shown), (*self._unseen, *left), choice.how)
-
-    def _close_all_but(self, studies: Sequence[str]) -> None:
-        self._open = {key: link for key, link in self._open.items() if link.study in studies}
+        return Looked(self._pictures(), (*self._unseen, *left), choice.how)
 
     def late(self) -> Looked:
         """Return what was seen before time was over, and that the rest of what was to be seen was not."""
-        rest = (self._unseen_of(link.source, TOO_LATE) for link in self._open.values())
-        return Looked(tuple(self._shown), (*self._unseen, *rest), self._how)
+        rest = (self._unseen_of(one.source, one.why) for one in self._open.values())
+        return Looked(self._pictures(), (*self._unseen, *rest), self._how)
+
+    def _pictures(self) -> tuple[Picture, ...]:
+        return tuple(self._shown[spot] for spot in self._order if spot in self._shown)
+
+    def _close_all_but(self, studies: Collection[str]) -> None:
+        self._open = {key: one for key, one in self._open.items() if one.study in studies}
+
+    async def _keep(self, resources: Sequence[Mapping[str, Any]]) -> None:
+        """Find what the record itself keeps of pictures, and say what of it is passed over."""
+        kept = await asyncio.to_thread(photographs_of, self._wanted.record, resources)
+        for one in kept.passed:
+            day = show_day(one.day) if one.day else ""
+            self._unseen.append(Unseen(one.source, one.what, one.why, one.count, day))
+        self._facts |= {one.link.source: one.fact for one in kept.found}
+        if self._site.fetch is None:
+            self._unseen += [self._unseen_of(one.link.source, NOT_FETCHED) for one in kept.found]
+            return
+        self._kept = {one.link.source: one for one in kept.found}
+        self._open |= {source: _Waiting(source, source, NO_TIME) for source in self._kept}
+
+    async def _links(self, resources: Sequence[Mapping[str, Any]]) -> list[StudyLink]:
+        """Return the ways to the studies of the record; none that leads anywhere without an archive."""
+        archives = self._site.archives
+        if archives is None:
+            found = links_of(resources)
+            plain = [one if one.reason in (CANCELLED, NO_UID) else _without_way(one) for one in found]
+            return [link for link in plain if link.source in self._facts]
+        known = [*resources, *await self._endpoints(resources)]
+        found = links_of(known, archives.pacs_url, archives.allowed_origins)
+        return [link for link in found if link.source in self._facts]
 
     async def _endpoints(self, resources: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Read the Endpoints that studies name and that were not fetched with the chart."""
@@ -198,15 +259,24 @@ class _Look:
         ways = sorted((link for link in links if link.base_url), key=self._age)
         for link in ways[MOST_STUDIES:]:
             self._miss(link, NOT_ASKED)
-        found = await asyncio.gather(*(self._one(link) for link in ways[:MOST_STUDIES]))
+        found = await asyncio.gather(*(self._one_in_time(link) for link in ways[:MOST_STUDIES]))
         return [one for one in found if one is not None]
 
     def _age(self, link: StudyLink) -> tuple[float, str]:
         when = self._facts[link.source].when
         return (-when.earliest.timestamp() if when is not None else 0.0, link.source)
 
+    async def _one_in_time(self, link: StudyLink) -> _Listed | None:
+        try:
+            async with asyncio.timeout(self._site.seconds * ARCHIVE_SHARE if self._kept else None):
+                return await self._one(link)
+        except TimeoutError:
+            self._miss(link, TOO_LATE)
+            return None
+
     async def _one(self, link: StudyLink) -> _Listed | None:
         """Return a study whose every header is this patient's; else say why nothing of it is used."""
+        assert self._site.archives is not None
         try:
             answer = await self._site.archives.at(link.base_url).study(link.study, series=link.series)
         except ConnectorError as failure:
@@ -235,47 +305,72 @@ class _Look:
             key=frozenset(_middle(one) for one in headers if one.spot.instance in marked),
         )  # fmt: skip
 
-    async def _sight_in_time(self, listed: Sequence[_Listed], problem: Problem) -> Sight | None:
+    async def _sight_in_time(
+        self, studies: Sequence[Study], ways: Mapping[str, StudyLink], problem: Problem
+    ) -> Sight | None:
         """Return what the encoder saw within its share of the time: a slow one must not cost the pictures.
 
         What it sees later it keeps, and knows the next time.
         """
         try:
             async with asyncio.timeout(self._site.seconds * ENCODER_SHARE):
-                return await self._sight(listed, problem)
+                return await self._sight(studies, ways, problem)
         except TimeoutError:
             return None
 
-    async def _sight(self, listed: Sequence[_Listed], problem: Problem) -> Sight | None:
+    async def _sight(
+        self, studies: Sequence[Study], ways: Mapping[str, StudyLink], problem: Problem
+    ) -> Sight | None:
         """Have the encoder look at what may be shown; None where there is none, or it fails."""
-        eyes, studies = self._site.eyes, [one.study for one in listed]
+        eyes = self._site.eyes
         if eyes is None or not studies:
             return None
-        ways = {one.study.uid: one.link for one in listed}
         pngs: dict[Spot, bytes] = {}
         about: dict[Spot, Entry] = {}
         for spot in shortlist(studies, problem, self._wanted.most):
-            found = await self._own(ways[spot.study], spot, ENCODER_SIDE)
+            found = await self._frame(spot, ways, ENCODER_SIDE)
             if not isinstance(found, str):
                 pngs[spot] = found.frame.png
-                about[spot] = self._entry(ways[spot.study], spot, found.header)
+                source = ways[spot.study].source if spot.study in ways else spot.study
+                about[spot] = _entry(spot, source, found)
         prompts = list(dict.fromkeys(text for study in studies for text in prompts_of(study, problem)))
         patient = self._wanted.record.identity.reference
         return await asyncio.to_thread(eyes.see, pngs, prompts, patient, about) if pngs else None
 
-    def _entry(self, link: StudyLink, spot: Spot, header: Header) -> Entry:
-        return Entry(
-            spot.study, spot.series, spot.instance, spot.frame, link.source,
-            modality=header.modality, taken=_day(header.taken), what=_what(header, self._facts[link.source]),
-        )  # fmt: skip
-
-    async def _picture(self, chosen: Chosen, listed: Sequence[_Listed]) -> None:
-        ways = (one.link for one in listed if one.study.uid == chosen.spot.study)
-        found = await self._own(next(ways), chosen.spot, MODEL_SIDE)
+    async def _picture(self, chosen: Chosen, ways: Mapping[str, StudyLink]) -> None:
+        found = await self._frame(chosen.spot, ways, MODEL_SIDE)
         if isinstance(found, str):
             self._unseen.append(self._unseen_of(chosen.source, found))
-        else:
-            self._shown.append(_as_picture(chosen, found, self._facts[chosen.source]))
+            return
+        if found.more:
+            self._unseen.append(self._unseen_of(chosen.source, ONE_OF_ENTRY, found.more))
+        kept = self._kept.get(chosen.source)
+        version = kept.version if kept is not None else self._facts[chosen.source].source
+        self._shown[chosen.spot] = _as_picture(chosen, found, version.version or "")
+
+    async def _frame(self, spot: Spot, ways: Mapping[str, StudyLink], side: int) -> _Own | str:
+        """Return a frame of a study or of the record itself, or why there is none."""
+        kept = self._kept.get(spot.study)
+        return await (
+            self._of_record(kept, side) if kept is not None else self._own(ways[spot.study], spot, side)
+        )
+
+    async def _of_record(self, kept: Photograph, side: int) -> _Own | str:
+        """Return a picture that the record itself keeps: its first page, where it has pages."""
+        assert self._site.fetch is not None
+        try:
+            data = await self._site.fetch(kept.link)
+        except ConnectorError as failure:
+            return _as_reason(failure.message)
+        found = await asyncio.to_thread(
+            self._site.reader.read, data, Spot("", "", ""), side=side,
+            refuse_burned_in=self._site.refuses_burned_in,
+        )  # fmt: skip
+        if isinstance(found, Unreadable):
+            return found.reason
+        day = show_day(kept.taken) if kept.taken else ""
+        what = ", ".join(dict.fromkeys(filter(None, (kept.study.description, kept.study.body_site))))
+        return _Own(found[0], "", day, what, len(found) - 1)
 
     async def _own(self, link: StudyLink, spot: Spot, side: int) -> _Own | str:
         """Return a frame whose own file says that it is this patient's, or why there is none."""
@@ -284,7 +379,7 @@ class _Look:
             return await self._as_rendered(link, spot, side) or frame if frame in RENDERED_INSTEAD else frame
         if frame.header is None:
             return NO_HEADER
-        return _as_reason(self._fault(frame.header)) or _Own(frame.header, frame)
+        return _as_reason(self._fault(frame.header)) or self._as_own(frame.header, frame, link)
 
     async def _as_rendered(self, link: StudyLink, spot: Spot, side: int) -> _Own | None:
         """Return a frame as its archive renders it: what remains where only we cannot decode it.
@@ -293,7 +388,10 @@ class _Look:
         """
         header = self._headers.get(replace(spot, frame=1))
         frame = await self._files.rendered(link, spot, side)
-        return _Own(header, frame) if header is not None and frame is not None else None
+        return self._as_own(header, frame, link) if header is not None and frame is not None else None
+
+    def _as_own(self, header: Header, frame: Rendered, link: StudyLink) -> _Own:
+        return _Own(frame, header.modality, _day(header.taken), _what(header, self._facts[link.source]))
 
     def _fault(self, header: Header) -> str:
         return whose(header, self._patient, self._site.issuers)
@@ -331,7 +429,7 @@ class _Files:
     async def rendered(self, link: StudyLink, spot: Spot, side: int) -> Rendered | None:
         """Return one frame as the archive renders it, or None."""
         try:
-            archive = self._site.archives.at(link.base_url)
+            archive = self._archive(link)
             data = await archive.rendered(spot.study, spot.series, spot.instance, spot.frame)
         except ConnectorError:
             return None
@@ -365,9 +463,13 @@ class _Files:
             if self._site.kept is not None:
                 self._site.kept.put(self._patient, name, data)
 
+    def _archive(self, link: StudyLink) -> Archive:
+        assert self._site.archives is not None  # else no link leads anywhere
+        return self._site.archives.at(link.base_url)
+
     async def _ask(self, link: StudyLink, spot: Spot) -> bytes | str:
         try:
-            archive = self._site.archives.at(link.base_url)
+            archive = self._archive(link)
             found = await archive.instances(spot.study, spot.series, [spot.instance])
         except ConnectorError as failure:
             return _as_reason(failure.message)
@@ -382,15 +484,22 @@ def _middle(header: Header) -> Spot:
     return replace(header.spot, frame=(max(1, header.frames) + 1) // 2)
 
 
-def _as_picture(chosen: Chosen, own: _Own, fact: Fact) -> Picture:
-    header, frame = own
+def _entry(spot: Spot, source: str, own: _Own) -> Entry:
+    return Entry(
+        spot.study, spot.series, spot.instance, spot.frame, source,
+        modality=own.modality, taken=own.taken, what=own.what,
+    )  # fmt: skip
+
+
+def _as_picture(chosen: Chosen, own: _Own, version: str) -> Picture:
+    frame = own.frame
     return Picture(
         spot=chosen.spot,
         source=chosen.source,
-        source_version=fact.source.version or "",
-        modality=header.modality,
-        taken=_day(header.taken),
-        what=_what(header, fact),
+        source_version=version,
+        modality=own.modality,
+        taken=own.taken,
+        what=own.what,
         window=frame.window,
         png=frame.png,
         digest=hashlib.sha256(frame.png).hexdigest(),
@@ -418,6 +527,10 @@ def _as_reason(sentence: str) -> str:
     """Return a sentence as a reason within brackets: `the image archive cannot be reached`."""
     words = sentence.strip().rstrip(".")
     return words[:1].lower() + words[1:]
+
+
+def _without_way(link: StudyLink) -> StudyLink:
+    return replace(link, base_url="", reason=NO_ARCHIVE)
 
 
 def _is_patient(resource: Mapping[str, Any], wanted: Wanted) -> bool:

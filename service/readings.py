@@ -6,6 +6,7 @@ alone leads to, and says what could not be seen.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from service.engine.prompt import Completion, Engine, EngineInfo, Prompt
 from service.errors import EpicrisisError
 from service.grounding.readings import judge_readings, parse_readings, with_readings
 from service.grounding.summary import Summary
+from service.photographs import photographs_of
 from service.ports.images import ImageUse, Looked, PictureSource, ReadOne, Unseen, Wanted
 from service.record.facts import Fact, Kind, PatientRecord, Status
 
@@ -113,12 +115,12 @@ async def look_for(
 ) -> Looked:
     """Return the pictures that the model is to be shown. A record without imaging asks nobody."""
     studies = [fact for fact in record.facts if fact.kind is Kind.IMAGING]
-    if not studies:
+    if not studies and not await asyncio.to_thread(photographs_of, record, resources):
         return Looked()
     room = room_for_pictures(info.profile, info.context_tokens, budget_tokens)
     if not room:
         why = NO_ROOM if info.profile.image_tokens else SEES_NONE
-        return Looked((), (Unseen("", "imaging studies", why, len(studies)),))
+        return Looked((), (Unseen("", "imaging studies", why, max(1, len(studies))),))
     most = min(images.most, room)
     return await images.source.look(Wanted(record, resources, read, most, problem_words(record)))
 

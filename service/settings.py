@@ -124,7 +124,7 @@ class Settings(BaseSettings):
     prompts: Path | None = None
     """Folder with the site's own template sets, one folder each."""
     images: Literal["off", "show", "file"] = "off"
-    """What becomes of what the model reads from linked pictures: nothing is looked at, it is shown apart in
+    """What becomes of what the model reads from pictures: nothing is looked at, it is shown apart in
     sidebar and console, or it is also filed, marked as not checked."""
     images_most: int = Field(default=8, ge=1, le=85)
     """Most pictures that one summary's model is shown."""

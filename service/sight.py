@@ -310,8 +310,8 @@ def _can_be_asked(summary: Summary) -> frozenset[str]:
 def _types_counted(left_out: LeftOut) -> frozenset[str]:
     if left_out.kind.startswith("ai_"):  # counts of what an AI wrote into documents and notes
         return TYPES_OF_KIND[Kind.NOTE]
-    if left_out.kind == UNSEEN:
-        return TYPES_OF_KIND[Kind.IMAGING]
+    if left_out.kind == UNSEEN:  # documents keep pictures too
+        return TYPES_OF_KIND[Kind.IMAGING] | {"DocumentReference"}
     try:
         return TYPES_OF_KIND[Kind(left_out.kind)]
     except ValueError:

@@ -97,9 +97,13 @@ class Look:
         return self.frames[place - 1]
 
     def place_of(self, instance: str, number: int) -> int:
-        """Return the place of a frame of an instance. Raises NoPictureError where it is not there."""
+        """Return the place of a frame of an instance. Raises NoPictureError where it is not there.
+
+        A picture of the chart itself is of no instance.
+        """
         for place, frame in enumerate(self.frames, 1):
-            if frame.header and (frame.header.spot.instance, frame.number) == (instance, number):
+            own = frame.header.spot.instance if frame.header is not None else ""
+            if (own, frame.number) == (instance, number):
                 return place
         raise NoPictureError(Why.ABSENT, "The image that this source names is not in the study now.")
 

@@ -150,6 +150,8 @@ class Source:
     reference: str
     cited_at: tuple[tuple[str, int], ...]
     """(anchor, ordinal) of every statement that cites it; empty for what was read and not cited."""
+    has_images: bool = False
+    """True for what may have images to look at; a document only where the model was shown one of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -498,10 +500,11 @@ def _chip_label(fact: Fact, number: int) -> str:
 
 
 def _show_source(fact: Fact, number: int, cited_at: tuple[tuple[str, int], ...]) -> Source:
+    resource_type = fact.source.reference.rsplit("/", 2)[-2] if "/" in fact.source.reference else ""
     return Source(
         number=number,
         title=words.KINDS[fact.kind],
-        resource_type=fact.source.reference.rsplit("/", 2)[-2] if "/" in fact.source.reference else "",
+        resource_type=resource_type,
         when=words.show_when(fact.when) or "undated",
         text=fact.text,
         rows=_source_rows(fact),
@@ -509,6 +512,7 @@ def _show_source(fact: Fact, number: int, cited_at: tuple[tuple[str, int], ...])
         body=fact.body,
         reference=fact.source.versioned_reference,
         cited_at=cited_at,
+        has_images=resource_type in ("ImagingStudy", "Media") or spot_of(fact) is not None,
     )
 
 

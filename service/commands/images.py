@@ -85,7 +85,7 @@ def shape_of(hit: Hit) -> dict[str, object]:
     entry = hit.entry
     return {
         "source": entry.source,
-        "study": entry.study,
+        "study": entry.study if entry.instance else "",
         "series": entry.series,
         "instance": entry.instance,
         "frame": entry.frame,

@@ -26,6 +26,8 @@ UNSEEN = "picture"
 TASK = "images.j2"
 DIGEST = "pixels sha256"
 """Which detail of a picture's fact is the digest of what the model was shown."""
+NO_HEADER = "by the subject of its entry alone; the file has no header that says so"
+"""Of a picture that the record itself keeps."""
 LETTER = "F"
 """Of labels of pictures: the letters of `layout` are taken, I by immunizations."""
 ANSWER_TOKENS = 1024
@@ -51,7 +53,12 @@ def picture_facts(pictures: Iterable[Picture], facts: Iterable[Fact], how: str =
 
     `how` says by what they were chosen.
     """
-    versions = {fact.source.reference: fact.source for fact in facts if fact.kind is Kind.IMAGING}
+    versions = {
+        version.reference: version
+        for fact in sorted(facts, key=lambda one: one.kind is Kind.IMAGING)
+        if fact.kind in (Kind.IMAGING, Kind.NOTE)
+        for version in reversed(fact.sources)
+    }
     known = [picture for picture in pictures if picture.source in versions]
     return labelled(_fact(picture, versions[picture.source], how) for picture in known)
 
@@ -66,15 +73,17 @@ def _fact(picture: Picture, source: ResourceVersion, how: str) -> Fact:
     name = " ".join(picture.what.split())[:_LONGEST_CAPTION] or picture.modality or "picture"
     shown = f"shown as {picture.window}" if picture.window else ""
     burned = "text may be burned into it" if picture.burned_in else ""
+    uids = (spot.study, spot.series, spot.instance) if spot.instance else ("", "", "")
     score = f"{picture.score:.2f}" if picture.score is not None else ""
     details = (
-        ("study uid", spot.study), ("series uid", spot.series), ("instance uid", spot.instance),
+        *zip(("study uid", "series uid", "instance uid"), uids, strict=True),
         ("frame", str(spot.frame)), ("window", picture.window), (DIGEST, picture.digest),
         ("chosen because", picture.why), ("score", score), ("chosen by", how), ("note", burned),
+        ("whose it is", "" if spot.instance else NO_HEADER),
     )  # fmt: skip
     taken = f"picture of {picture.taken}" if picture.taken else "picture without a date"
     return Fact(
-        id=FactId(f"{picture.source}#{spot.instance}/{spot.frame}"),
+        id=FactId(f"{picture.source}#{spot.instance or 'picture'}/{spot.frame}"),
         kind=Kind.IMAGING,
         source=source,
         text="; ".join(part for part in (name, f"{picture.modality} {taken}".strip(), shown, burned) if part),
@@ -87,10 +96,14 @@ def _fact(picture: Picture, source: ResourceVersion, how: str) -> Fact:
 
 
 def spot_of(fact: Fact) -> tuple[str, str, str, int] | None:
-    """Return study, series, instance and frame of a picture's fact; None for any other fact."""
+    """Return study, series, instance and frame of a picture's fact; None for any other fact.
+
+    The UIDs are empty for a picture that the record itself keeps: its source says where it is.
+    """
     told = dict(fact.details)
     uids = tuple(told.get(f"{part} uid", "") for part in ("study", "series", "instance"))
-    if not all(uids) or not told.get("frame", "").isdigit():
+    is_kept = not any(uids) and DIGEST in told
+    if not (all(uids) or is_kept) or not told.get("frame", "").isdigit():
         return None
     return uids[0], uids[1], uids[2], int(told["frame"])
 

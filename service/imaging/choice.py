@@ -40,6 +40,8 @@ _TO_CHOOSE_FROM = 4
 """Pictures that are embedded for each that may be shown."""
 _MOST_TO_EMBED = 512
 
+_FITS = "fits its words, and shows something else than the others"
+
 BY_RULES = (
     "chosen by rules alone, without an image encoder: key images, then the middles of equal stretches of "
     "each series, of studies by problem, date and comparison"
@@ -51,6 +53,7 @@ BY_SIGHT = (
 
 SCOUT = "planning picture of a volume"
 NO_ROOM = "no room: its study comes after those that are shown"
+NO_ROOM_KEPT = "no room: linked studies come first, then pictures of the record that are more to the point"
 BETWEEN = "lies between slices that are shown"
 LESS = "others of its study are more to the point"
 ALIKE = "much like one that is shown"
@@ -182,7 +185,7 @@ class _Look:
         if self._sight is not None and spot not in self._sight.images:
             return BETWEEN if self.is_volume and shown else UNSEEN
         if not shown:
-            return NO_ROOM
+            return NO_ROOM_KEPT if self.study.is_kept else NO_ROOM
         if self.is_volume:
             return BETWEEN if spot.series in {one.series for one in shown} else LESS
         least = min((self._likeness.get(one, 0.0) for one in shown), default=0.0)
@@ -198,11 +201,15 @@ class _Look:
         turn = MOST_SLICES if self.study.modality == "CT" else _AT_A_TIME_OF_A_SERIES if self.is_volume else 1
         shares = _deal([len(frames) for _, frames in series], [turn] * len(series), quota)
         return [
-            Chosen(spot, self.study.source, f"{self._why}; {_stretch(number, share, self.is_volume)}",
-                   self._score(spot))
+            Chosen(spot, self.study.source, self._why_shown(number, share), self._score(spot))
             for (_, frames), share in zip(series, shares, strict=True)
             for number, spot in enumerate(self._of_stretches(frames, share), 1)
         ]  # fmt: skip
+
+    def _why_shown(self, number: int, share: int) -> str:
+        if self.study.is_kept:  # there is no series that it could be a part of
+            return self._why
+        return f"{self._why}; {_stretch(number, share, self.is_volume)}"
 
     def _of_stretches(self, frames: Sequence[Spot], share: int) -> list[Spot]:
         bounds = [len(frames) * n // share for n in range(share + 1)] if share else []
@@ -217,7 +224,7 @@ class _Look:
         )[1]
 
     def _unlike(self, frames: Sequence[Spot], quota: int) -> list[Chosen]:
-        why = f"{self._why}; fits its words, and shows something else than the others"
+        why = self._why if self.study.is_kept else f"{self._why}; {_FITS}"
         picked = _marginal([self._vector(spot) for spot in frames],
                            [self._likeness[spot] for spot in frames], quota)  # fmt: skip
         return [Chosen(frames[n], self.study.source, why, self._score(frames[n])) for n in sorted(picked)]

@@ -66,6 +66,8 @@ class Study:
     body_site: str = field(default="", repr=False)
     key: frozenset[Spot] = frozenset()
     """What a radiologist marked (Key Object Selection), by frame."""
+    is_kept: bool = False
+    """True for a picture that the record itself keeps: it has no UIDs, and is one of one."""
 
     @property
     def modality(self) -> str:
@@ -108,7 +110,14 @@ def rank(studies: Iterable[Study], problem: Problem) -> tuple[Placed, ...]:
     """Order studies by what they have to do with the problem and by how new they are, each before its prior.
 
     A prior is the newest earlier study of the same kind: it is looked at beside, so it comes right after.
+    Pictures that the record itself keeps come after all studies, in the same order among themselves.
     """
+    known = list(studies)
+    linked, kept = ([one for one in known if one.is_kept is is_kept] for is_kept in (False, True))
+    return (*_rank(linked, problem), *_rank(kept, problem))
+
+
+def _rank(studies: Iterable[Study], problem: Problem) -> tuple[Placed, ...]:
     waiting = sorted(studies, key=lambda one: one.uid)
     newest = max((_day(one.taken) for one in waiting), default=date.min)
     waiting.sort(key=lambda one: (_points(one, problem, newest), _day(one.taken)), reverse=True)
@@ -118,7 +127,7 @@ def rank(studies: Iterable[Study], problem: Problem) -> tuple[Placed, ...]:
         placed.append(Placed(study, _why(study, problem, newest)))
         if prior := _prior(study, waiting):
             waiting.remove(prior)
-            placed.append(Placed(prior, "earlier study of the same kind, to compare"))
+            placed.append(Placed(prior, f"earlier {_noun(prior)} of the same kind, to compare"))
     return tuple(placed)
 
 
@@ -163,9 +172,14 @@ def _matches(study: Study, problem: Problem) -> int:
 
 
 def _why(study: Study, problem: Problem, newest: date) -> str:
+    noun = _noun(study)
     if _matches(study, problem):
-        return "study that has to do with the problem at hand"
-    return "newest study" if study.taken and _day(study.taken) == newest else "study by its date"
+        return f"{noun} that has to do with the problem at hand"
+    return f"newest {noun}" if study.taken and _day(study.taken) == newest else f"{noun} by its date"
+
+
+def _noun(study: Study) -> str:
+    return "picture of the record" if study.is_kept else "study"
 
 
 def _prior(study: Study, others: list[Study]) -> Study | None:

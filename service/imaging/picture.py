@@ -12,7 +12,10 @@ ENCODER_SIDE = 448
 
 @dataclass(frozen=True, slots=True, order=True)
 class Spot:
-    """One frame of one DICOM instance, by its UIDs (DICOM PS3.3 C.7, C.12)."""
+    """One frame of one DICOM instance, by its UIDs (DICOM PS3.3 C.7, C.12).
+
+    A picture that the record itself keeps has none: `study` is its entry (`Media/3`), the others are empty.
+    """
 
     study: str
     series: str

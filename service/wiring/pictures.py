@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from connectors.fhir.client import FhirClient
+from connectors.fhir.pictures import fetch_picture
 from service.album import AlbumAt
 from service.imaging.encoder import NoEncoder
 from service.imaging.reader import PictureReader
@@ -25,15 +27,17 @@ async def open_images(
 ) -> AsyncIterator[Images | None]:
     """Plug in where pictures come from; None where this site looks at none. Raises SettingsError.
 
-    An image encoder that is configured and cannot be used is no failure: pictures are chosen by rules.
+    Without an image archive the pictures that the record itself keeps are left. An image encoder that is
+    configured and cannot be used is no failure: pictures are chosen by rules.
     """
     use = ImageUse(settings.images)
-    archives = open_archives(settings) if use is not ImageUse.OFF else None
-    if archives is None:
+    if use is ImageUse.OFF:
         yield None
         return
+    archives = open_archives(settings)
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(archives.aclose)
+        if archives is not None:
+            stack.push_async_callback(archives.aclose)
         reader = stack.enter_context(PictureReader())
         pictures = Pictures(
             archives,
@@ -43,6 +47,7 @@ async def open_images(
             seconds=settings.images_timeout_s,
             refuses_burned_in=settings.images_burned_in == "refuse",
             kept=open_picture_cache(settings, vault) if isinstance(vault, SqlVault) else None,
+            fetch=partial(fetch_picture, client),
         )
         yield Images(pictures, use, settings.images_most)
 

@@ -20,7 +20,8 @@ by number, and each source gives the resource version, the SHA-256 of that versi
     sources[]         number, fact, type, name, date, text, reference, version, sha256; also[] (reference,
                       version, sha256 of further resources that say the same); span (first and
                       last-plus-one character in the note's text, or null); labels[] as below; picture
-                      (study, series, instance, frame, sha256 of what the model was shown) of a picture alone
+                      (study, series, instance, frame, sha256 of what the model was shown) of a picture alone;
+                      without UIDs where the record itself keeps the picture
     left_out[]        kind, title, count, earliest, latest, reason
     not_retrieved[]   type (null: the whole record), reason, detail
     labels[]          system, code, display: the security labels that the document carries because its sources

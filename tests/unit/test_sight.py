@@ -8,6 +8,8 @@ import pytest
 from connectors.fhir.pull import Gap, GapReason
 from connectors.fhir.sight import FhirSight, Reach, Seen
 from fixtures.sample_run import sample_run
+from service.context.chosen import LeftOut
+from service.context.pictures import UNSEEN
 from service.grounding.summary import Claim, Origin, Summary, SummarySection, Verdict
 from service.record.facts import Absence, FactId, ResourceVersion
 from service.sight import Sight, Why, Withheld, look, seen_by
@@ -43,6 +45,15 @@ def test_who_may_read_everything_sees_everything() -> None:
     assert not withheld
     assert seen.sections == SUMMARY.sections
     assert (seen.left_out, seen.searched, seen.as_of) == (SUMMARY.left_out, SUMMARY.searched, SUMMARY.as_of)
+
+
+def test_pictures_that_were_not_seen_are_not_told_to_who_may_not_read_the_documents_that_keep_them() -> None:
+    missed = LeftOut(UNSEEN, "Pictures of Rash", 1, "", "", "not seen: its content is broken")
+    summary = replace(SUMMARY, left_out=(missed,))
+    chart = sample_chart()
+    assert _seen(chart, summary)[0].left_out == (missed,)
+    chart.refused.add("DocumentReference")
+    assert _seen(chart, summary)[0].left_out == ()
 
 
 def test_each_type_is_asked_once_for_ids_and_versions_alone() -> None:

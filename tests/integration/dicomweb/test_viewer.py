@@ -14,6 +14,7 @@ from PIL import Image
 
 from fixtures.pacs import PacsServer, linked_chart, rewritten
 from fixtures.servers import free_port
+from service.context.pictures import DIGEST
 from service.ports import Action, Stop, StopScope
 from service.record.facts import Identity
 from tests.integration.connectors.fault_server import Reply
@@ -304,6 +305,31 @@ async def test_a_photograph_of_the_chart_is_shown_with_a_warning() -> None:
         assert Image.open(BytesIO((await one.picture()).content)).size == (896, 896)
         one.chart.put({**media, "content": {**content, "data": b64encode(b"<svg>").decode()}})
         assert (await one.page()).status_code == 503
+
+
+async def test_a_picture_of_the_chart_that_the_model_was_shown_opens_and_its_document_leads_there() -> None:
+    written = BytesIO()
+    Image.new("RGB", (40, 20), "white").save(written, "JPEG")
+    attached = {"contentType": "image/jpeg", "data": b64encode(written.getvalue()).decode()}
+    content = [{"attachment": attached}]
+    document = bare("DocumentReference/9", "1", status="current", subject=SUBJECT, content=content)
+    run = pictured_run("DocumentReference/9")
+    *others, note = run.summary.facts
+    for details, is_shown in (((("frame", "1"), (DIGEST, "0" * 64)), True), ((), False)):
+        facts = (*others, replace(note, details=details))
+        told = replace(run, summary=replace(run.summary, facts=facts))
+        async with looking("", document, run=told) as one:
+            answer = await one.page()
+            assert not words_of(answer, ["Picture of the chart", "DocumentReference/9"])
+            assert Image.open(BytesIO((await one.picture()).content)).size == (896, 896)
+            page = await one.get(f"/runs/{told.run_id}/sources/{one.number}")
+            evidence = await one.get(f"/sidebar/sources/{one.number}", run=str(told.run_id), visit="v" * 22)
+            assert (f"/runs/{told.run_id}/viewer/{one.number}" in page.text) is is_shown
+            assert (f"/sidebar/pictures/{one.number}?visit=" in evidence.text) is is_shown
+    gone = replace(note, details=(("frame", "2"), (DIGEST, "0" * 64)))
+    run = replace(run, summary=replace(run.summary, facts=(*others, gone)))
+    async with looking("", document, run=run) as one:
+        assert (await one.page()).status_code == 404
 
 
 async def test_text_that_may_be_burned_in_and_the_side_are_said(pacs: PacsServer) -> None:

@@ -8,13 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from service.context.pictures import SECTION
+from service.context.pictures import SECTION, spot_of
 from service.engine.scripted import ScriptedEngine
+from service.imaging.picture import Spot
 from service.ports import RunId
 from service.ports.images import ImageUse
 from service.readings import Images
 from tests.integration.replay.test_replay import House, identical
 from tests.unit.test_image_runs import MISSED, SHOWN, STUDY, Deaf, Source, answer
+
+MEDIA = {
+    "resourceType": "Media", "id": "3", "status": "completed", "createdDateTime": "2019-05-04",
+    "subject": {"reference": "Patient/1"}, "content": {"title": "Wound"},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -38,6 +44,14 @@ async def test_a_run_with_pictures_comes_out_the_same(
     house: House, source: Source, engine: ScriptedEngine
 ) -> None:
     run = await house.make(engine, images=Images(source, ImageUse.FILE, 8))
+    assert identical(await house.replay(run), run)
+
+
+async def test_a_run_with_a_picture_of_the_record_itself_comes_out_the_same(house: House) -> None:
+    house.ehr.more.append(MEDIA)
+    kept = replace(SHOWN, spot=Spot("Media/3", "", ""), source="Media/3")
+    run = await house.make(ScriptedEngine(answer), images=Images(Source(kept), ImageUse.FILE, 8))
+    assert [spot_of(one) for one in run.summary.facts if one.source.reference == "Media/3"][-1] is not None
     assert identical(await house.replay(run), run)
 
 
