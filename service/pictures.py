@@ -42,6 +42,9 @@ ENCODER_SHARE = 0.5
 ARCHIVE_SHARE = 1 / 3
 """Of the time for looking, for the lists of studies where the record keeps pictures of its own: an archive
 that hangs must not cost those."""
+RECORD_SHARE = 1 / 4
+"""Of the time for looking, for fetching pictures of the record where there is an archive too: a chart that
+hangs must not cost what the archive holds."""
 LOOK_S = 90.0
 """How long looking may take in all; what is not there by then is not seen."""
 TOO_LATE = "the image archive did not answer in time"
@@ -177,6 +180,8 @@ class _Look:
         self._patient: Mapping[str, Any] = {}
         self._kept: dict[str, Photograph] = {}
         """Pictures of the record itself, by their entry."""
+        self._left_s = site.seconds * (RECORD_SHARE if site.archives is not None else 1)
+        """For fetching those."""
         self._unseen: list[Unseen] = []
         self._shown: dict[Spot, Picture] = {}
         self._order: list[Spot] = []
@@ -357,11 +362,9 @@ class _Look:
 
     async def _of_record(self, kept: Photograph, side: int) -> _Own | str:
         """Return a picture that the record itself keeps: its first page, where it has pages."""
-        assert self._site.fetch is not None
-        try:
-            data = await self._site.fetch(kept.link)
-        except ConnectorError as failure:
-            return _as_reason(failure.message)
+        data = await self._fetched(kept.link)
+        if isinstance(data, str):
+            return data
         found = await asyncio.to_thread(
             self._site.reader.read, data, Spot("", "", ""), side=side,
             refuse_burned_in=self._site.refuses_burned_in,
@@ -371,6 +374,20 @@ class _Look:
         day = show_day(kept.taken) if kept.taken else ""
         what = ", ".join(dict.fromkeys(filter(None, (kept.study.description, kept.study.body_site))))
         return _Own(found[0], "", day, what, len(found) - 1)
+
+    async def _fetched(self, link: PictureLink) -> bytes | str:
+        """Return the bytes of a picture of the record within what is left of their time, or why not."""
+        assert self._site.fetch is not None
+        started = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(max(0.0, self._left_s)):
+                return await self._site.fetch(link)
+        except TimeoutError:
+            return NO_TIME
+        except ConnectorError as failure:
+            return _as_reason(failure.message)
+        finally:
+            self._left_s -= asyncio.get_running_loop().time() - started
 
     async def _own(self, link: StudyLink, spot: Spot, side: int) -> _Own | str:
         """Return a frame whose own file says that it is this patient's, or why there is none."""

@@ -323,6 +323,13 @@ async def test_one_that_is_not_there_in_time_and_one_that_nobody_fetches_are_tol
         return b""
 
     assert why(await look(reader, media(), seconds=0.2, fetch=never)) == [NO_TIME]
+    archive = ArchiveDouble()
+    mixed = _Reading(archive, reader)
+    looked = await look(mixed, study(), media(), archives=archive, seconds=4.0, fetch=never)
+    assert [one.source for one in looked.pictures] == [
+        "ImagingStudy/img1"
+    ]  # a chart that hangs costs no study
+    assert why(looked) == [NO_TIME]
     assert why(await look(reader, media(), fetch=None)) == [NOT_FETCHED]
 
 
