@@ -12,12 +12,12 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
-
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING, Any, Protocol
 
 from service.imaging.picture import Header, Spot
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # it quotes values of the files that it reads
 _MOST_CHARACTERS = 200
@@ -37,6 +37,8 @@ class _JsonTags:
         self._raw: Mapping[Any, Any] = raw if isinstance(raw, Mapping) else {}
 
     def values(self, keyword: str) -> Sequence[Any]:
+        from pydicom.datadict import tag_for_keyword  # noqa: PLC0415 - most commands read no header
+
         tag = tag_for_keyword(keyword)
         element = self._raw.get(f"{tag:08X}") if tag is not None else None
         values = element.get("Value") if isinstance(element, Mapping) else None
@@ -62,6 +64,8 @@ class _DatasetTags:
         return value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
     def items(self, keyword: str) -> Sequence[_Tags]:
+        from pydicom.dataset import Dataset  # noqa: PLC0415
+
         return [_DatasetTags(item) for item in self.values(keyword) if isinstance(item, Dataset)]
 
     def _value(self, keyword: str) -> Any:
@@ -81,6 +85,8 @@ def header_of(source: bytes | Mapping[str, Any] | Dataset) -> Header:
 
 
 def _parsed(data: bytes) -> Dataset:
+    from pydicom.dataset import Dataset  # noqa: PLC0415
+
     from service.imaging.decode import open_dicom  # noqa: PLC0415 - decode needs headers
 
     with suppress(Exception):

@@ -7,11 +7,10 @@ and never says that the picture shows it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
-from usearch.index import Index
 
 from service.imaging.choice import Vector
 from service.imaging.labels import Suggestion
@@ -152,5 +151,7 @@ class PictureIndex:
         return vector
 
 
-def _empty(dimensions: int) -> Index:
+def _empty(dimensions: int) -> Any:
+    from usearch.index import Index  # noqa: PLC0415 - commands that find no picture need not wait for it
+
     return Index(ndim=dimensions, metric="cos", dtype="f32")
