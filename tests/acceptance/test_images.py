@@ -33,6 +33,8 @@ from tests.conftest import missing
 
 pytestmark = pytest.mark.shared
 
+SHORT = 1000
+"""Tokens of the text: this model reads 262,144 words slowly, and the picture is what is tried."""
 CHEST = "an opacity in the left lower zone"
 
 
@@ -56,10 +58,13 @@ def linked(ehr: SekmetServer, pacs: PacsServer, shared_data: Path) -> Linked:
 
 
 @asynccontextmanager
-async def opened(home: Path, ehr: SekmetServer, engine: Engine, **more: Any) -> AsyncIterator[Any]:
+async def opened(
+    home: Path, ehr: SekmetServer, engine: Engine, budget_tokens: int = 1500, **more: Any
+) -> AsyncIterator[Any]:
     settings = Settings(
-        home=home, engine="scripted", second_pass="off", pacs_allowed_origins=(), budget_tokens=1500, **more
-    )
+        home=home, engine="scripted", second_pass="off", pacs_allowed_origins=(),
+        budget_tokens=budget_tokens, **more,
+    )  # fmt: skip
     async with open_use_case(settings, ehr.base_url, lambda stage, detail: None, lambda _: engine) as plugged:
         yield plugged
 
@@ -120,7 +125,7 @@ async def test_a_study_of_the_record_reaches_the_model_and_the_document_cites_it
     tmp_path: Path, ehr: SekmetServer, pacs: PacsServer, linked: Linked
 ) -> None:
     engine = ScriptedEngine(reading)
-    images = {"images": "file", "pacs_url": pacs.dicomweb_url}
+    images: dict[str, Any] = {"images": "file", "pacs_url": pacs.dicomweb_url}
     async with opened(tmp_path, ehr, engine, **images) as plugged:
         run = await filed(plugged.summarizer, plugged.store, linked)
         form = await form_of(ehr, run)
@@ -157,7 +162,8 @@ async def test_a_model_of_medgemma_s_shape_is_shown_the_picture_and_what_it_says
             missing(f"the package {package}")
     folder = medgemma_shaped_model()
     with local_engine(tmp_path / "engine", folder=folder, context_tokens=8192) as engine:
-        async with opened(tmp_path, ehr, engine, images="file", pacs_url=pacs.dicomweb_url) as plugged:
+        images: dict[str, Any] = {"images": "file", "pacs_url": pacs.dicomweb_url}
+        async with opened(tmp_path, ehr, engine, SHORT, **images) as plugged:
             run = await filed(plugged.summarizer, plugged.store, linked)
         last = run.completions[-1].usage
         assert last.image_tokens == IMAGE_TOKENS * len(run.inputs.images) == IMAGE_TOKENS
