@@ -23,6 +23,7 @@ from connectors.fhir.codec import encode
 from fixtures.charts import canary_resources, concept
 from fixtures.servers import SekmetServer, free_port
 from fixtures.smart import SmartEhr
+from service.identity.onetime import OneTimeToken
 from service.ports import RunId, StoredRun
 from service.settings import Settings, load_settings
 from service.wiring import build_app
@@ -92,6 +93,8 @@ class Bedside:
     sekmet: SekmetServer
     settings: Settings
     here: str
+    one_time: OneTimeToken = field(default_factory=OneTimeToken)
+    """Opens the pages to the one user of this machine."""
     asked: list[str] = field(default_factory=list)
 
     def put(self, *resources: dict[str, Any]) -> None:
@@ -161,5 +164,5 @@ def at_bedside(folder: Path, model: Path | None = None) -> Iterator[Bedside]:
         place = Bedside(ehr, sekmet, settings, here)
         for patient in ehr.patients:
             place.put(*chart_of(patient))
-        stack.enter_context(running(build_app(settings), port))
+        stack.enter_context(running(build_app(settings, place.one_time), port))
         yield place

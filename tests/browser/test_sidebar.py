@@ -289,6 +289,31 @@ def test_thirty_seconds_of_silence_are_a_visible_failure_and_can_be_tried_again(
     expect(seat.app.locator("#summary .before h1")).to_be_visible(timeout=60_000)
 
 
+def test_what_a_reviewer_disputes_in_the_console_is_disputed_in_another_users_sidebar_at_once(
+    sit: Sit, bedside: Bedside, browser: Browser
+) -> None:
+    run = bedside.store_summary("2", "handover")
+    seat = sit("2")
+    to_view(seat, "Handover")
+    expect(seat.app.locator("#summary .statement").first).to_be_visible()
+    expect(seat.app.locator("#summary .disputed")).to_have_count(0)
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    console = context.new_page()
+    console.goto(f"{bedside.here}/login?token={bedside.one_time.value}")
+    console.goto(f"{bedside.here}/review/runs/{run.run_id}")
+    console.get_by_role("button", name="Begin").click()
+    item = console.locator("article.item:not(.unpublished)").first
+    words = item.locator(".claim").inner_text()
+    item.locator("summary", has_text="Dispute").click()
+    item.get_by_role("button", name="Wrong").click()
+    expect(console.get_by_text("disputed, marked for every viewer")).to_have_count(1)
+    context.close()
+    to_view(seat, "Problems")
+    to_view(seat, "Handover")
+    expect(seat.app.locator("#summary .disputed")).to_have_count(1)
+    expect(seat.app.locator("#summary .statement.is-disputed .words").first).to_have_text(words)
+
+
 def test_markup_in_a_chart_is_words_to_the_browser(sit: Sit, bedside: Bedside) -> None:
     text = HOSTILE["markup"]
     bedside.put(
