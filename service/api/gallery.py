@@ -134,11 +134,6 @@ class Gallery:
         self._files: Shelf[bytes] = Shelf(_KEPT_S, 192 * _MIB, now)
         self._shown: Shelf[Rendered] = Shelf(_KEPT_S, 64 * _MIB, now)
 
-    @property
-    def has_archives(self) -> bool:
-        """Tell whether any image archive may be asked."""
-        return self._archives is not None
-
     async def aclose(self) -> None:
         """End the reader's process and close every connection."""
         await asyncio.to_thread(self._reader.close)

@@ -24,7 +24,6 @@ from service.imaging.picture import Spot
 Vector: TypeAlias = NDArray[np.float32]
 """An embedding of length one."""
 
-TOKENS_A_PICTURE = 256
 MOST_SLICES = 85
 """More of a volume than MedGemma was trained on is not shown."""
 _MOST_OF_A_STUDY = 6
