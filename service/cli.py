@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import sys
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import uvicorn
 
 from connectors.errors import BrokenJson, ConnectorError
 from connectors.fhir.codec import decode
-from service.api.security import check_bind
 from service.commands import (
     admissions,
     attest,
@@ -30,6 +26,7 @@ from service.commands import (
     replay,
     retain,
     schedule,
+    serve,
     stale,
     stop,
     sweep,
@@ -37,6 +34,7 @@ from service.commands import (
     withdraw,
     work,
 )
+from service.commands.serve import run_pages
 from service.context.choose import TokenCount, choose_facts, required_in
 from service.context.render import whole_chat
 from service.context.stay import find_stay
@@ -53,7 +51,6 @@ from service.filing.stopped import is_stopped
 from service.given import read_file
 from service.grounding.claims import CitedClaim, judge_claims
 from service.hardening import describe, keep_memory_private, silence_crashes
-from service.identity.onetime import OneTimeToken
 from service.ports import Action, AuditEntry, RunId, RunState, StoredRun
 from service.record.assemble import assemble_record, resources_of
 from service.record.facts import PatientRecord
@@ -64,14 +61,12 @@ from service.summarize import Outcome
 from service.terminal import Steps, print_json, print_table, set_up_logging, stderr, stdout, tell_error
 from service.texts.worker import TextReader, read_texts
 from service.wiring import (
-    build_app,
     build_engine,
     model_folder,
     open_store,
     open_summarizer,
     policy,
     software_version,
-    tls_files,
     utc_now,
 )
 from service.writeback.page import compose_page
@@ -154,22 +149,9 @@ def demo(
     try:
         print_json(report) if as_json else _show_demo(report)
         if serve_pages:
-            _serve(settings, "127.0.0.1", port)
+            run_pages(settings, "127.0.0.1", port)
     finally:
         server.stop()
-
-
-@app.command()
-def serve(
-    context: typer.Context,
-    host: Annotated[
-        str,
-        typer.Option(help="Address to listen on; beyond loopback only with TLS and an identity provider."),
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8080,
-) -> None:
-    """Serve the pages: the list of summaries, and each one beside its sources. /healthz says when ready."""
-    _serve(context.obj, host, port)
 
 
 @app.command()
@@ -323,6 +305,7 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 for command in (
+    serve,
     attest,
     withdraw,
     recall,
@@ -363,58 +346,6 @@ async def _summarize(
             return await summarizer.summarize(
                 patient, kind=kind, encounter=encounter, dry_run=dry_run, attempt=attempt, tell=tell
             )
-
-
-def _serve(settings: Settings, host: str, port: int) -> None:
-    tls = tls_files(settings)
-    check_bind(host, has_tls=tls is not None, has_provider=bool(settings.oidc_issuer))
-    announcement = _Announcement("https" if tls else "http", None if settings.oidc_issuer else OneTimeToken())
-    app = build_app(settings, announcement.one_time, announcement.tell_next)
-    cert, key = tls or (None, None)
-    config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", log_config=None, access_log=False,
-        ssl_certfile=cert, ssl_keyfile=key,
-        timeout_graceful_shutdown=5,  # a stream of events ends with whoever follows it, and else never
-    )  # fmt: skip
-    server = _AnnouncingServer(config, announcement)
-    with suppress(KeyboardInterrupt):  # uvicorn repeats the Ctrl-C that ended it
-        server.run()
-    if not server.started:
-        raise SettingsError(f"Port {port} cannot be listened on.", "Choose another one with --port.")
-
-
-@dataclass
-class _Announcement:
-    """Says on stderr where the pages are; the token in the address opens them once, and another follows."""
-
-    scheme: str
-    one_time: OneTimeToken | None
-    base: str = ""
-
-    def tell(self, host: str, port: int) -> None:
-        self.base = f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
-        address = self._with(self.one_time.value) if self.one_time else self.base
-        stderr.print(f"The pages are at {address} — Ctrl-C stops.", soft_wrap=True)
-
-    def tell_next(self, token: str) -> None:
-        stderr.print(f"A browser has come in. For another one: {self._with(token)}", soft_wrap=True)
-
-    def _with(self, token: str) -> str:
-        return f"{self.base}login?token={token}"
-
-
-class _AnnouncingServer(uvicorn.Server):
-    """Says where the pages are, once they answer."""
-
-    def __init__(self, config: uvicorn.Config, announcement: _Announcement) -> None:
-        super().__init__(config)
-        self._announcement = announcement
-
-    async def startup(self, sockets: list[Any] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            address = self.servers[0].sockets[0].getsockname()
-            self._announcement.tell(address[0], address[1])
 
 
 def _known(settings: Settings, kind: str) -> TemplateSet:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import timedelta
-
-import httpx
 
 from connectors.errors import ConnectorError
 from connectors.fhir.client import FhirClient
 from connectors.http import network
 from connectors.keys import SigningKey
+from connectors.lines import Lines
 from connectors.smart.bearer import UserAuth
 from connectors.smart.server import Client, SmartServer
 from service.api.gate import Refusals
@@ -30,9 +29,6 @@ from service.store.launches import SqlLaunches
 from service.wiring.ehr import fhir_limits
 from service.wiring.installation import database_of, utc_now
 
-USERS = 4
-"""Users of one record system whose requests one process has open at the same time; others' wait."""
-
 
 @dataclass(frozen=True, slots=True)
 class LaunchCharts:
@@ -41,8 +37,7 @@ class LaunchCharts:
     settings: Settings
     launches: Launches
     renewal: Renewal
-    _lines: dict[str, _Line] = field(default_factory=dict)
-    """By server: users of one record system share its open connections; each request bears its own token."""
+    lines: Lines
 
     @asynccontextmanager
     async def open(self, launch: Launch) -> AsyncIterator[FhirClient]:
@@ -52,40 +47,13 @@ class LaunchCharts:
             launch.server,
             auth=UserAuth(launch.access_profile, self.renewal.bearer(launch.visit), launch.scope),
             limits=fhir_limits(self.settings),
-            transport=self._line(launch.server),
+            transport=self.lines.to(launch.server),
             allowed_origins=site.ehr.allowed_origins if site is not None else (),
         )
         try:
             yield client
         finally:
             await client.aclose()
-
-    def _line(self, server: str) -> _Line:
-        line = self._lines.get(server)
-        if line is None or not line.users:
-            limits = fhir_limits(self.settings)
-            line = _Line(network(replace(limits, concurrency=USERS * limits.concurrency)))
-            self._lines[server] = line
-        line.users += 1
-        return line
-
-
-class _Line(httpx.AsyncBaseTransport):
-    """Open connections that clients share; they are closed with the last client that uses them."""
-
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-        self.inner = inner
-        self.users = 0
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request."""
-        return await self.inner.handle_async_request(request)
-
-    async def aclose(self) -> None:
-        """Count one client less."""
-        self.users -= 1
-        if not self.users:
-            await self.inner.aclose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +87,8 @@ def open_launches(settings: Settings, audit: AuditLog) -> LaunchRooms | None:
     )  # fmt: skip
     refusals = Refusals(audit, utc_now)
     door = LaunchDoor(launches, audit, utc_now, refusals)
-    return LaunchRooms(door, LaunchCharts(settings, launches, Renewal(launches, refusals.record)))
+    lines = Lines(lambda: network(fhir_limits(settings)))
+    return LaunchRooms(door, LaunchCharts(settings, launches, Renewal(launches, refusals.record), lines))
 
 
 def _client_of(ehr: Ehr) -> Client:

@@ -122,7 +122,10 @@ def build_app(
         ),
         rooms=rooms,
         launched=launching.door if launching is not None else None,
-        closing=(serving.aclose, gallery.aclose, *said.closing, *console.closing, close_pictures),
+        closing=(
+            serving.aclose, gallery.aclose, *said.closing, *console.closing, close_pictures,
+            *((launching.charts.lines.aclose,) if launching is not None else ()),
+        ),
         feedback=said.feedback,
         feedbacks=said.feedbacks,
         guard=console.guard,

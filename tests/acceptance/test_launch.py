@@ -87,6 +87,7 @@ class Site:
     def another_process(self) -> LaunchRooms:
         rooms = open_launches(self.settings, self.audit)
         assert rooms is not None
+        self.stack.push_async_callback(rooms.charts.lines.aclose)
         return rooms
 
     async def ask(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:
