@@ -30,7 +30,7 @@ def serve(parent: int, seconds: float, memory_bytes: int, start: Callable[[], An
     """Bound this process, import what `start` needs, then answer requests until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    _die_with(parent)
+    die_with(parent)
     _bound(memory_bytes)
     answers = _private_output()
     answer = start()
@@ -64,9 +64,10 @@ def _private_output() -> BinaryIO:
     return answers
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel end this process when its parent ends, and end at once where that is so already."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, by)
     if os.getppid() != parent:
         sys.exit()
 

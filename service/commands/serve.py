@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from connectors.errors import ConnectorError
+from service.apart.child import die_with
 from service.api.security import check_bind
 from service.errors import EpicrisisError, SettingsError
 from service.hardening import describe, keep_memory_private, silence_crashes
@@ -63,11 +66,17 @@ def run_pages(settings: Settings, host: str, port: int, processes: int = 1) -> N
         _serve_alone(at(build_app(settings, announcement.one_time, announcement.tell_next)), announcement)
     else:
         _check_several(settings)
-        _serve_together(at(partial(open_pages, settings), factory=True, workers=processes), announcement)
+        _serve_together(
+            at(partial(open_pages, settings, os.getpid()), factory=True, workers=processes), announcement
+        )
 
 
-def open_pages(settings: Settings) -> FastAPI:
-    """Return the pages of one of several processes. Where they cannot be opened, it says why and ends."""
+def open_pages(settings: Settings, supervisor: int) -> FastAPI:
+    """Return the pages of one of several processes. Where they cannot be opened, it says why and ends.
+
+    None outlives the process that started it, which alone can end or replace them.
+    """
+    die_with(supervisor, signal.SIGTERM)
     keep_memory_private()
     silence_crashes()
     set_up_logging(settings.log_level)

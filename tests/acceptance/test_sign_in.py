@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -87,14 +89,18 @@ def test_a_key_of_another_certificate_is_refused(
     assert "cannot be used" in refused(epicrisis, tls, "127.0.0.1")
 
 
+def start(home: Path, settings: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
+    environment = {"PATH": os.environ["PATH"], "EPICRISIS_HOME": str(home), **settings}  # noqa: TID251
+    return subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "serve", "--port", "0", *arguments],
+        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def served(tls: dict[str, str], tmp_path: Path) -> Iterator[str]:
     """The address with the token, of pages that are served over TLS."""
-    environment = {"PATH": os.environ["PATH"], "EPICRISIS_HOME": str(tmp_path / "home"), **tls}  # noqa: TID251
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "serve", "--port", "0"],
-        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = start(tmp_path / "home", tls)
     assert process.stderr is not None
     found = re.search(r"https://\S+", process.stderr.readline())
     yield found[0] if found else ""
@@ -118,3 +124,62 @@ def test_over_tls_the_cookie_is_for_this_host_alone_and_the_browser_stays_with_t
         home = served.partition("login")[0]
         assert client.get(home).status_code == 200
         assert client.get(served).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"EPICRISIS_ENGINE": "scripted"}, "Without an identity provider"),
+        ({**PROVIDER, "EPICRISIS_ENGINE": "vllm"}, "an engine of their own"),
+    ],
+)
+def test_several_processes_are_refused_what_there_must_be_one_of(
+    epicrisis: Run, settings: Mapping[str, str], said: str
+) -> None:
+    ended = epicrisis("serve", "--port", "0", "--processes", "2", **settings)
+    assert ended.code == 3
+    assert said in " ".join(ended.stderr.split())
+
+
+TOGETHER = {**PROVIDER, "EPICRISIS_ENGINE": "scripted"}
+
+
+def test_several_processes_answer_at_one_address_one_that_dies_is_replaced_and_none_is_left(
+    tmp_path: Path,
+) -> None:
+    with start(tmp_path, TOGETHER, "--processes", "2") as process:
+        try:
+            assert process.stderr is not None
+            found = re.search(r"http://\S+", process.stderr.readline())
+            assert found is not None
+            assert "token" not in found[0]
+            first = answering(process.pid)
+            assert len(first) == 2
+            assert {httpx.get(f"{found[0]}healthz", trust_env=False).status_code for _ in range(9)} == {200}
+            os.kill(first[0], signal.SIGKILL)
+            while len(now := answering(process.pid)) < 2 or first[0] in now:
+                assert process.poll() is None
+                time.sleep(0.1)
+            assert httpx.get(f"{found[0]}healthz", trust_env=False).status_code == 200
+        finally:
+            process.kill()
+        assert process.communicate(timeout=60)[1] == ""  # whoever lived on would hold standard error open
+
+
+def test_a_database_that_cannot_be_opened_ends_all_of_several_processes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no database")
+    wrong = {**TOGETHER, "EPICRISIS_DATABASE_URL": f"sqlite:///{tmp_path}/file"}
+    with start(tmp_path / "home", wrong, "--processes", "2") as process:
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 3
+    assert "could not be opened" in said
+    assert "Traceback" not in said
+
+
+def answering(parent: int) -> list[int]:
+    """Return the processes that answer for another one."""
+    found = []
+    for one in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes():
+            found.append(int(one))
+    return found

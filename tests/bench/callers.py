@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,14 +37,22 @@ class Call:
 
 
 async def call_all(
-    address: str, calls: Sequence[Call], callers: int, is_good: Callable[[httpx.Response], bool]
+    address: str,
+    calls: Sequence[Call],
+    callers: int,
+    is_good: Callable[[httpx.Response], bool],
+    pause_s: float = 0.0,
 ) -> list[float]:
-    """Return the seconds that each call took, so many at a time."""
+    """Return the seconds that each call took, so many at a time.
+
+    With a pause each caller waits so long after an answer, and they begin one after the other within it.
+    """
     left, taken = iter(calls), list[float]()
     limits = httpx.Limits(max_connections=callers, max_keepalive_connections=callers)
     async with httpx.AsyncClient(trust_env=False, limits=limits, timeout=120) as client:
 
-        async def caller() -> None:
+        async def caller(number: int) -> None:
+            await asyncio.sleep(pause_s * number / callers)
             for call in left:
                 url = f"{address}{call.path}"
                 start = time.perf_counter()
@@ -51,8 +60,9 @@ async def call_all(
                 taken.append(time.perf_counter() - start)
                 if not is_good(answer):
                     raise RuntimeError(f"a call was answered with {answer.status_code}, or not as it should")
+                await asyncio.sleep(pause_s)
 
-        await asyncio.gather(*(caller() for _ in range(callers)))
+        await asyncio.gather(*(caller(number) for number in range(callers)))
     return taken
 
 
@@ -66,13 +76,15 @@ def row(name: str, callers: int, taken: Sequence[float], bare: Sequence[float]) 
 
 
 @contextmanager
-def serving(target: Callable[..., None], port: int, *more: Any) -> Iterator[str]:
-    """Run a server in a process of its own while the block runs; yield its address."""
-    process = multiprocessing.get_context("spawn").Process(target=target, args=(port, *more), daemon=True)
-    process.start()
+def serving(target: Callable[..., None], port: int, *more: Any, processes: int = 1) -> Iterator[str]:
+    """Run a server in processes of its own while the block runs; yield its address."""
+    new = multiprocessing.get_context("spawn").Process
+    started = [new(target=target, args=(port, *more), daemon=True) for _ in range(processes)]
+    for process in started:
+        process.start()
     address = f"http://127.0.0.1:{port}"
     try:
-        while process.is_alive():
+        while all(process.is_alive() for process in started):
             try:
                 httpx.get(f"{address}/healthz", trust_env=False)
                 break
@@ -80,8 +92,9 @@ def serving(target: Callable[..., None], port: int, *more: Any) -> Iterator[str]
                 time.sleep(0.05)
         yield address
     finally:
-        process.terminate()
-        process.join(10)
+        for process in started:
+            process.terminate()
+            process.join(10)
 
 
 def serve(port: int, app: Any, bare: FastAPI) -> None:
@@ -90,7 +103,11 @@ def serve(port: int, app: Any, bare: FastAPI) -> None:
     async def both(scope: Any, receive: Any, send: Any) -> None:
         await (bare if scope.get("path", "").startswith(BARE) else app)(scope, receive, send)
 
-    uvicorn.run(both, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+    shared = socket.socket()
+    shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    shared.bind(("127.0.0.1", port))
+    config = uvicorn.Config(both, log_level="warning", access_log=False)
+    uvicorn.Server(config).run(sockets=[shared])
 
 
 def bare_app(record: Callable[[], None], body: Callable[[], bytes], media_type: str) -> FastAPI:

@@ -47,6 +47,9 @@ from tests.unit.api.entering import OpenDoor
 USERS = 50
 PAGES = 100
 ROUNDS = 2
+PAUSE_S = 10.0
+"""How long a reader reads before they open the next page."""
+PROCESSES = 2
 SCOPE = "launch patient/*.rs user/Practitioner.rs"
 SHOWN = "values match the source"
 CUT = "could not be checked now"
@@ -103,6 +106,9 @@ def _measured(
                 ("bare route: the same bytes, one read, one audit append", bare, _is_there),
             ]
             table.rows += _compare(address, turns, calls, users, seen)
+        calm = _compare(address, turns[1:], PAGES, USERS, seen, PAUSE_S)
+        table.rows += [(f"{one[0]}; {PAUSE_S:.0f} s between a reader's pages", *one[1:]) for one in calm]
+    table.rows += _together(settings, folder, run, real, seen)
     with serving(_serve, free_port(), settings, folder / "page.html", run.run_id, True) as address:
         turns = [("page that has the chart read ahead", real, seen.has_come)]
         for users, calls in ((USERS, PAGES // 2), (1, PAGES // 8)):
@@ -112,7 +118,8 @@ def _measured(
     table.remarks = [
         f"{ROUNDS} × {PAGES} pages each over HTTP (a quarter as many of one user), "
         f"{seen.size / 1024:,.0f} KiB, {claims} statements, of the {chart.work}; {USERS} launches of as many "
-        "users. SQLite, one process; the callers and the record server share the machine's cores with it.",
+        "users, who open one page after the other without a pause where none is named. SQLite, one process "
+        "where no other number is named; callers and record server share the machine's cores with it.",
         "`CPU` is the server process's own time for each call, `record` the mean time of a page during which "
         "it waits for the record system: that is asked, as the user, who the patient is and what of the "
         "sources they may read now. `at once` is a server that gives the real one's answers out of its "
@@ -143,10 +150,28 @@ class _Seen:
         return answer.status_code == 200 and SHOWN in answer.text and CUT not in answer.text
 
 
+def _together(
+    settings: Settings, folder: Path, run: StoredRun, real: Sequence[Call], seen: _Seen
+) -> list[Row]:
+    """Measure the page with several processes behind one port, each with a first page behind it."""
+    served = (_serve, free_port(), settings, folder / "page.html", run.run_id, False)
+    with serving(*served, processes=PROCESSES) as address:
+        asyncio.run(call_all(address, [real[n % USERS] for n in range(USERS)], 9, seen.has_come))
+        cut, taken = seen.cut, list[float]()
+        for _ in range(ROUNDS):
+            ready = [real[n % USERS] for n in range(PAGES)]
+            taken += asyncio.run(call_all(address, ready, USERS, seen.has_come))
+        name = f"page, a real record server, {PROCESSES} processes"
+        short = percent((seen.cut - cut) / len(taken))
+        return [(*row(name, USERS, taken, taken)[:5], "–", "–", "–", short)]
+
+
 Turn = tuple[str, Sequence[Call], Callable[[httpx.Response], bool]]
 
 
-def _compare(address: str, turns: Sequence[Turn], calls: int, users: int, seen: _Seen) -> list[Row]:
+def _compare(
+    address: str, turns: Sequence[Turn], calls: int, users: int, seen: _Seen, pause_s: float = 0.0
+) -> list[Row]:
     """Measure all in turns; the last is the bare one."""
     taken = [list[float]() for _ in turns]
     spent, cut = [_Spent() for _ in turns], [0 for _ in turns]
@@ -154,7 +179,7 @@ def _compare(address: str, turns: Sequence[Turn], calls: int, users: int, seen: 
         for n, (_, kinds, is_good) in enumerate(turns):
             ready = [kinds[k % len(kinds)] for k in range(calls)]
             before, cut_before = _spent(address), seen.cut
-            taken[n] += asyncio.run(call_all(address, ready, users, is_good))
+            taken[n] += asyncio.run(call_all(address, ready, users, is_good, pause_s))
             spent[n] = spent[n].plus(_spent(address), before)
             cut[n] += seen.cut - cut_before
     rows = []
