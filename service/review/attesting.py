@@ -27,7 +27,7 @@ class Why(StrEnum):
 
     CONFLICT = "the record contradicts itself here"
     ADDED = "added from the record, not written by the model"
-    DISPUTED = "disputed by a clinician"
+    DISPUTED = "disputed by a colleague"
     CORRECTED = "its citation was corrected"
     NOT_SUPPORTED = "not supported by its sources"
     FROM_PICTURE = "read from a picture, not checked"

@@ -70,7 +70,7 @@ def test_a_statement_that_one_calls_wrong_is_marked_for_the_other_on_the_next_lo
     browser: Browser, site: Site, scripts: bool
 ) -> None:
     one, two = opened(browser, site, "one", scripts=scripts), opened(browser, site, "two", scripts=scripts)
-    disputed = "disputed by a clinician, check the chart"
+    disputed = "disputed by a colleague, check the chart"
     first = one.locator("#statement-1")
     expect(first).not_to_contain_text(disputed)
     first.get_by_role("button", name="Wrong").click()
@@ -99,7 +99,7 @@ def test_words_are_added_in_a_second_step_and_who_may_only_read_has_no_buttons(
     expect(one.locator("#statement-2")).to_contain_text("You said: outdated.")
     assert [(said.words, said.mark.value) for said in site.said.kept] == [("stopped last year", "outdated")]
     reader.reload()
-    expect(reader.locator("#statement-2")).to_contain_text("disputed by a clinician")
+    expect(reader.locator("#statement-2")).to_contain_text("disputed by a colleague")
     expect(reader.get_by_role("button", name="Wrong")).to_have_count(0)
     for page in (one, reader):
         page.context.close()

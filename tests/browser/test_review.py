@@ -103,7 +103,7 @@ def test_a_reviewer_reads_scores_and_disputes_by_keyboard_and_another_user_sees_
     expect(published).to_contain_text("disputed, marked for every viewer")
 
     other.reload()
-    expect(other.locator("#statement-1")).to_contain_text("disputed by a clinician, check the chart")
+    expect(other.locator("#statement-1")).to_contain_text("disputed by a colleague, check the chart")
     expect(other.locator(".disputed")).to_have_count(1)
 
     scored = console.review().scores

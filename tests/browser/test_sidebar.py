@@ -208,7 +208,7 @@ def test_one_tap_disputes_a_statement_for_every_viewer(sit: Sit, bedside: Bedsid
     expect(statement).to_contain_text("You said: wrong")
     second = sit(user="doe")
     shown = second.app.locator("#summary .statement", has_text="allopurinol").first
-    expect(shown).to_contain_text("disputed by a clinician")
+    expect(shown).to_contain_text("disputed by a colleague")
     statement.get_by_role("button", name="Undo").click()
     expect(statement.get_by_role("button", name="Wrong")).to_be_visible()
 

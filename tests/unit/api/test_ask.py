@@ -299,7 +299,7 @@ async def test_a_statement_of_an_answer_is_disputed_like_any_other(site: Site) -
     data = {"visit": "other", "about": identity, "claim": key, "mark": "wrong"}
     assert (await site.send("POST", "/sidebar/feedback", "other", data=data)).status_code == 200
     text = (await site.send("GET", f"/sidebar/ask/{identity}")).text
-    assert "disputed by a clinician, check the chart" in text
+    assert "disputed by a colleague, check the chart" in text
 
 
 async def test_programs_ask_in_one_call(site: Site) -> None:

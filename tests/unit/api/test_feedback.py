@@ -187,7 +187,7 @@ async def test_an_undone_tap_is_no_dispute_and_another_ones_stays(site: Site) ->
     await site.tap("wrong")
     await site.tap("wrong", "two")
     undone = await site.post("/sidebar/feedback/undo", "one", about=RUN.run_id, claim=site.key(site.claim))
-    assert "Still disputed by another clinician" in undone.text
+    assert "Still disputed by another colleague" in undone.text
     assert site.disputed() == ["statement-1"]
     undone = await site.post("/sidebar/feedback/undo", "two", about=RUN.run_id, claim=site.key(site.claim))
     assert "disputed" not in undone.text
@@ -258,9 +258,9 @@ async def test_who_is_signed_in_says_it_on_the_page_of_the_run(site: Site) -> No
     answer = await site.post(path, claim=site.key(site.claim), mark="wrong", partial=False)
     assert (answer.status_code, answer.headers["location"]) == (303, f"/runs/{RUN.run_id}")
     page = (await site.client.get(f"/runs/{RUN.run_id}")).text
-    assert page.count("disputed by a clinician") == 1
+    assert page.count("disputed by a colleague") == 1
     await site.post(f"{path}/undo", claim=site.key(site.claim))
-    assert "disputed by a clinician" not in (await site.client.get(f"/runs/{RUN.run_id}")).text
+    assert "disputed by a colleague" not in (await site.client.get(f"/runs/{RUN.run_id}")).text
 
 
 async def test_a_tap_is_on_record_without_its_words(site: Site) -> None:

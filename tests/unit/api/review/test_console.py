@@ -201,12 +201,12 @@ async def test_a_dispute_is_seen_by_every_viewer_at_once_and_undone_with_the_las
         (Mark.OUTDATED, RUN.summary.published[0].text, "stopped in May")
     ]
     readers = await console.get("/runs/filed", "reader")
-    assert readers.text.count("disputed by a clinician") == 1
+    assert readers.text.count("disputed by a colleague") == 1
     await console.post(path, {"mark": "wrong"})
     assert len(console.said.kept) == 1
     undone = await console.post(f"{REVIEW}/undo")
     assert undone.headers["location"] == f"{REVIEW}?undone=dispute#acts"
-    assert "disputed by a clinician" not in (await console.get("/runs/filed", "reader")).text
+    assert "disputed by a colleague" not in (await console.get("/runs/filed", "reader")).text
     assert "Taken back: your last dispute." in (await console.get(f"{REVIEW}?undone=dispute")).text
 
 
@@ -349,7 +349,7 @@ async def test_a_reviewer_rules_on_a_dispute(opened: Open, ruling: str, marked: 
     ]
     assert "Every dispute has its ruling." in (await console.get("/review")).text
     readers = await console.get("/runs/filed", "reader")
-    assert readers.text.count("disputed by a clinician") == marked
+    assert readers.text.count("disputed by a colleague") == marked
     assert (await console.post(path, {"ruling": ruling})).status_code == 404
 
 

@@ -114,9 +114,9 @@ def test_a_disputed_statement_is_marked_for_every_viewer_here_and_on_the_page_of
     )
     desk.feedback.say(feedback)
     shown = page_of(desk)
-    assert shown.words.count("disputed by a clinician, check the chart") == 1
-    assert "1 statement disputed by a clinician, marked below." in shown.words
-    assert "disputed by a clinician, check the chart" in page_of(desk, f"/runs/{RUN.run_id}").words
+    assert shown.words.count("disputed by a colleague, check the chart") == 1
+    assert "1 statement disputed by a colleague, marked below." in shown.words
+    assert "disputed by a colleague, check the chart" in page_of(desk, f"/runs/{RUN.run_id}").words
 
 
 def test_who_sees_a_banner_of_the_ehr_still_sees_one_line() -> None:
