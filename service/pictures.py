@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,23 +18,25 @@ from typing import Any, NamedTuple, Protocol
 from connectors.dicomweb.client import Fetched, StudyFound
 from connectors.dicomweb.keyobjects import marked_instances
 from connectors.dicomweb.links import CANCELLED, NO_UID, StudyLink, links_of, missing_endpoints
-from connectors.errors import ConnectorError
+from connectors.errors import ConnectorError, UnreachableError
 from connectors.fhir.pictures import PictureLink
+from connectors.fhir.pull import GapReason
 from service.errors import StoreError
 from service.imaging.choice import Chosen, Sight, choose, prompts_of, shortlist
 from service.imaging.header import header_of
 from service.imaging.index import Entry
 from service.imaging.kinds import Kind as Instance
 from service.imaging.kinds import kind_of
-from service.imaging.offer import Problem, Study, name_of, series_of
+from service.imaging.offer import Problem, Series, Study, name_of, series_of
 from service.imaging.picture import ENCODER_SIDE, MODEL_SIDE, Header, Picture, Rendered, Spot, Unreadable
-from service.imaging.reader import PictureReader
+from service.imaging.reader import Measured, PictureReader, Span
 from service.imaging.whose import whose
 from service.photographs import ONE_OF_ENTRY, Photograph, photographs_of
 from service.ports.images import Looked, Unseen, Wanted
 from service.ports.pictures import PictureCache
 from service.record.dates import parse_when, show_day
 from service.record.facts import Fact, Kind
+from service.scales import Scale, Scales
 
 MOST_STUDIES = 12
 """More are not asked for: the newest are."""
@@ -45,6 +48,10 @@ that hangs must not cost those."""
 RECORD_SHARE = 1 / 4
 """Of the time for looking, for fetching pictures of the record where there is an archive too: a chart that
 hangs must not cost what the archive holds."""
+MEASURE_SHARE = 1 / 4
+"""Of the time for looking, for measuring how dark and bright whole series are."""
+MOST_HELD = 64 * 1024 * 1024
+"""Bytes of files that one look holds: a slice that was measured is not fetched again to be shown."""
 LOOK_S = 90.0
 """How long looking may take in all; what is not there by then is not seen."""
 TOO_LATE = "the image archive did not answer in time"
@@ -55,6 +62,7 @@ NO_HEADER = "the file does not say whose it is"
 NO_PICTURES = "the archive holds no pictures of it, only other objects"
 NOT_ASKED = "not asked for: newer studies come first"
 NOT_SENT = "the archive did not send it"
+_PASSING_GAPS = (GapReason.TIMED_OUT, GapReason.FAILED)
 BY_ARCHIVE = "as the archive renders it"
 RENDERED_INSTEAD = frozenset(
     {
@@ -188,6 +196,11 @@ class _Look:
         self._how = ""
         self._headers: dict[Spot, Header] = {}
         """Of every instance that is listed, once it is known to be the patient's."""
+        self._series: dict[tuple[str, str], Series] = {}
+        """By the UIDs of study and series."""
+        self._scales = Scales(self._measured, site.seconds * MEASURE_SHARE)
+        self._ways: Mapping[str, StudyLink] = {}
+        """To each study that is listed."""
         self._open: dict[str, _Waiting] = {}
         """Studies and pictures of which nothing was seen or said yet."""
 
@@ -200,16 +213,17 @@ class _Look:
         self._open |= {_key(link): _Waiting(link.source, link.study, TOO_LATE) for link in links}
         listed = await self._listed(links)
         studies = [*(one.study for one in listed), *(one.study for one in self._kept.values())]
-        ways = {one.study.uid: one.link for one in reversed(listed)}
+        self._ways = {one.study.uid: one.link for one in reversed(listed)}
+        self._series = {(one.uid, series.uid): series for one in studies for series in one.series}
         problem = Problem(self._wanted.words)
-        sight = await self._sight_in_time(studies, ways, problem)
+        sight = await self._sight_in_time(studies, problem)
         choice = choose(studies, problem, self._wanted.most, sight)
         self._how, self._order = choice.how, [chosen.spot for chosen in choice.chosen]
         # Those of the record first: they wait for no archive. They are shown in the order of the choice.
         waiting = sorted(choice.chosen, key=lambda chosen: chosen.spot.study not in self._kept)
         for place, chosen in enumerate(waiting):
             self._close_all_but({one.spot.study for one in waiting[place:]})
-            await self._picture(chosen, ways)
+            await self._picture(chosen)
         left = [self._unseen_of(one.source, one.why, one.count) for one in choice.left_out]
         return Looked(self._pictures(), (*self._unseen, *left), choice.how)
 
@@ -285,10 +299,12 @@ class _Look:
         try:
             answer = await self._site.archives.at(link.base_url).study(link.study, series=link.series)
         except ConnectorError as failure:
-            self._miss(link, _as_reason(failure.message))
+            self._miss(link, self._files.reason_of(failure))
             return None
         for gap in answer.gaps:
-            self._unseen.append(self._unseen_of(link.source, _as_reason(gap.detail) or gap.reason.value))
+            why = _as_reason(gap.detail) or gap.reason.value
+            self._files.passing |= {why} if gap.reason in _PASSING_GAPS else set()
+            self._unseen.append(self._unseen_of(link.source, why))
         headers = await asyncio.to_thread(lambda: [header_of(item) for item in answer.instances])
         wrong = sorted({fault for header in headers if (fault := self._fault(header))})
         if wrong:
@@ -310,40 +326,37 @@ class _Look:
             key=frozenset(_middle(one) for one in headers if one.spot.instance in marked),
         )  # fmt: skip
 
-    async def _sight_in_time(
-        self, studies: Sequence[Study], ways: Mapping[str, StudyLink], problem: Problem
-    ) -> Sight | None:
+    async def _sight_in_time(self, studies: Sequence[Study], problem: Problem) -> Sight | None:
         """Return what the encoder saw within its share of the time: a slow one must not cost the pictures.
 
         What it sees later it keeps, and knows the next time.
         """
         try:
             async with asyncio.timeout(self._site.seconds * ENCODER_SHARE):
-                return await self._sight(studies, ways, problem)
+                return await self._sight(studies, problem)
         except TimeoutError:
             return None
 
-    async def _sight(
-        self, studies: Sequence[Study], ways: Mapping[str, StudyLink], problem: Problem
-    ) -> Sight | None:
+    async def _sight(self, studies: Sequence[Study], problem: Problem) -> Sight | None:
         """Have the encoder look at what may be shown; None where there is none, or it fails."""
         eyes = self._site.eyes
         if eyes is None or not studies:
             return None
         pngs: dict[Spot, bytes] = {}
         about: dict[Spot, Entry] = {}
-        for spot in shortlist(studies, problem, self._wanted.most):
-            found = await self._frame(spot, ways, ENCODER_SIDE)
+        listed = shortlist(studies, problem, self._wanted.most)
+        for spot in listed:
+            found = await self._frame(spot, ENCODER_SIDE, listed)
             if not isinstance(found, str):
                 pngs[spot] = found.frame.png
-                source = ways[spot.study].source if spot.study in ways else spot.study
+                source = self._ways[spot.study].source if spot.study in self._ways else spot.study
                 about[spot] = _entry(spot, source, found)
         prompts = list(dict.fromkeys(text for study in studies for text in prompts_of(study, problem)))
         patient = self._wanted.record.identity.reference
         return await asyncio.to_thread(eyes.see, pngs, prompts, patient, about) if pngs else None
 
-    async def _picture(self, chosen: Chosen, ways: Mapping[str, StudyLink]) -> None:
-        found = await self._frame(chosen.spot, ways, MODEL_SIDE)
+    async def _picture(self, chosen: Chosen) -> None:
+        found = await self._frame(chosen.spot, MODEL_SIDE, self._order)
         if isinstance(found, str):
             self._unseen.append(self._unseen_of(chosen.source, found))
             return
@@ -353,12 +366,22 @@ class _Look:
         version = kept.version if kept is not None else self._facts[chosen.source].source
         self._shown[chosen.spot] = _as_picture(chosen, found, version.version or "")
 
-    async def _frame(self, spot: Spot, ways: Mapping[str, StudyLink], side: int) -> _Own | str:
-        """Return a frame of a study or of the record itself, or why there is none."""
+    async def _frame(self, spot: Spot, side: int, shown: Sequence[Spot]) -> _Own | str:
+        """Return a frame of a study or of the record itself, shown beside these, or why there is none."""
         kept = self._kept.get(spot.study)
-        return await (
-            self._of_record(kept, side) if kept is not None else self._own(ways[spot.study], spot, side)
-        )
+        if kept is not None:
+            return await self._of_record(kept, side)
+        return await self._own(self._ways[spot.study], spot, side, await self._scale(spot, shown))
+
+    async def _scale(self, spot: Spot, shown: Sequence[Spot]) -> Scale | None:
+        """Return what is black and white in the series of a slice; None of a planning picture."""
+        series = self._series[spot.study, spot.series]
+        return await self._scales.of(series, set(shown)) if spot in series.frames else None
+
+    async def _measured(self, spot: Spot, frames: Sequence[int]) -> Span | None:
+        """Return the values in frames of a file that says itself that it is this patient's."""
+        found = await self._files.measured(self._ways[spot.study], spot, frames)
+        return None if isinstance(found, str) or self._fault(found.header) else found.span
 
     async def _of_record(self, kept: Photograph, side: int) -> _Own | str:
         """Return a picture that the record itself keeps: its first page, where it has pages."""
@@ -385,13 +408,13 @@ class _Look:
         except TimeoutError:
             return NO_TIME
         except ConnectorError as failure:
-            return _as_reason(failure.message)
+            return self._files.reason_of(failure)
         finally:
             self._left_s -= asyncio.get_running_loop().time() - started
 
-    async def _own(self, link: StudyLink, spot: Spot, side: int) -> _Own | str:
+    async def _own(self, link: StudyLink, spot: Spot, side: int, scale: Scale | None) -> _Own | str:
         """Return a frame whose own file says that it is this patient's, or why there is none."""
-        frame = await self._files.frame(link, spot, side)
+        frame = await self._files.frame(link, spot, side, scale)
         if isinstance(frame, str):
             return await self._as_rendered(link, spot, side) or frame if frame in RENDERED_INSTEAD else frame
         if frame.header is None:
@@ -419,29 +442,50 @@ class _Look:
 
     def _unseen_of(self, source: str, why: str, count: int = 1) -> Unseen:
         fact = self._facts[source]
-        return Unseen(source, fact.name, why, count, show_day(fact.when) if fact.when else "")
+        day = show_day(fact.when) if fact.when else ""
+        return Unseen(source, fact.name, why, count, day, why in self._files.passing)
 
 
 class _Files:
-    """Instances of one look: the frames of one are read one after the other, and no second file is held."""
+    """Instances of one look. The last ones are held, in `MOST_HELD` bytes, to be measured and then shown."""
 
     def __init__(self, site: Pictures, patient: str) -> None:
         self._site, self._patient = site, patient
-        self._last: tuple[Spot, bytes | str] | None = None
+        self._held: OrderedDict[Spot, bytes | str] = OrderedDict()
+        self.passing = {TOO_LATE, NO_TIME}
+        """Reasons that may be gone a moment later."""
 
-    async def frame(self, link: StudyLink, spot: Spot, side: int) -> Rendered | str:
+    async def frame(self, link: StudyLink, spot: Spot, side: int, scale: Scale | None) -> Rendered | str:
         """Return one frame of an instance, or why there is none."""
         whole = replace(spot, frame=1)
-        if self._last is None or self._last[0] != whole:
-            self._last = whole, await self._fetch(link, spot)
-        data = self._last[1]
+        data = await self._file(link, whole)
+        if isinstance(data, str):
+            return data
+        scaled = scale._asdict() if scale is not None else {}
+        found = await asyncio.to_thread(
+            self._site.reader.read, data, whole, side=side, frames=(spot.frame,),
+            refuse_burned_in=self._site.refuses_burned_in, **scaled,
+        )  # fmt: skip
+        return found.reason if isinstance(found, Unreadable) else found[0]
+
+    async def measured(self, link: StudyLink, spot: Spot, frames: Sequence[int]) -> Measured | str:
+        """Return the values in frames of an instance, or why there are none."""
+        data = await self._file(link, spot)
         if isinstance(data, str):
             return data
         found = await asyncio.to_thread(
-            self._site.reader.read, data, whole, side=side, frames=(spot.frame,),
-            refuse_burned_in=self._site.refuses_burned_in,
-        )  # fmt: skip
-        return found.reason if isinstance(found, Unreadable) else found[0]
+            self._site.reader.measure, data, spot, frames, refuse_burned_in=self._site.refuses_burned_in
+        )
+        return found.reason if isinstance(found, Unreadable) else found
+
+    async def _file(self, link: StudyLink, whole: Spot) -> bytes | str:
+        """Return an instance, or why there is none. What was used for longest is let go first."""
+        if whole not in self._held:
+            self._held[whole] = await self._fetch(link, whole)
+        self._held.move_to_end(whole)
+        while len(self._held) > 1 and sum(map(_size, self._held.values())) > MOST_HELD:
+            self._held.popitem(last=False)
+        return self._held[whole]
 
     async def rendered(self, link: StudyLink, spot: Spot, side: int) -> Rendered | None:
         """Return one frame as the archive renders it, or None."""
@@ -489,11 +533,22 @@ class _Files:
             archive = self._archive(link)
             found = await archive.instances(spot.study, spot.series, [spot.instance])
         except ConnectorError as failure:
-            return _as_reason(failure.message)
+            return self.reason_of(failure)
         if spot.instance in found.files:
             return found.files[spot.instance]
         failed = found.failures.get(spot.instance)
-        return _as_reason(failed.message) if failed is not None else NOT_SENT
+        return self.reason_of(failed) if failed is not None else NOT_SENT
+
+    def reason_of(self, failure: ConnectorError) -> str:
+        """Return in words why something could not be had, and remember whether it may be had later."""
+        why = _as_reason(failure.message)
+        if isinstance(failure, UnreachableError):
+            self.passing.add(why)
+        return why
+
+
+def _size(held: bytes | str) -> int:
+    return len(held) if isinstance(held, bytes) else 0
 
 
 def _middle(header: Header) -> Spot:

@@ -35,6 +35,7 @@ from service.ports import (
     Standing,
     StoredRun,
 )
+from service.ports.images import Looked
 from service.record.facts import Fact, PatientRecord
 from service.staleness import Staleness, compare
 from service.summarize import Outcome, Progress, Ready, Summarizer, with_key
@@ -257,7 +258,12 @@ class Visits:
             ready = replace(ready, inputs=with_key(replace(ready.inputs, attempt=ready.inputs.attempt + 1)))
 
     async def _settled(self, ready: Ready) -> Json | None:
-        """Return what became of this chart where no run is called for."""
+        """Return what became of this chart where no run is called for.
+
+        While an archive is away, an earlier draft that saw as much stands, whatever its key.
+        """
+        if ready.looked.is_for_now and (stands := await self._immaterial(ready)):
+            return stands
         run = await asyncio.to_thread(self.runs.find_by_key, ready.inputs.key)
         if run is None:
             return await self._immaterial(ready) or await self._filed_elsewhere(ready)
@@ -293,7 +299,7 @@ class Visits:
         """Return the summary that still holds, where nothing changed that it or a required kind rests on."""
         inputs = ready.inputs
         latest = await asyncio.to_thread(self.runs.find_latest, inputs.patient, inputs.kind)
-        if latest is None or _alike(latest.inputs) != _alike(inputs):
+        if latest is None or not _is_alike(latest.inputs, inputs, ready.looked):
             return None
         found = await asyncio.to_thread(compare, latest, ready.record, ready.pull.read_at)
         if is_material(found, latest, ready.record):
@@ -336,6 +342,21 @@ def is_material(found: Staleness, run: StoredRun, record: PatientRecord) -> bool
 
 def _name(fact: Fact) -> tuple[str, str]:
     return (fact.kind.value, fact.name.casefold())
+
+
+def _is_alike(then: RunInputs, now: RunInputs, looked: Looked) -> bool:
+    """Tell whether two runs differ by chart and attempt alone.
+
+    Where pictures are away for now, so do they by pictures, if the earlier run saw no fewer: a text without
+    the pictures of an hour ago is no newer one. When the archive is back, they are told apart again.
+    """
+    if looked.is_for_now and (then.images or then.unseen) and len(then.images) >= len(now.images):
+        then, now = _without_pictures(then), _without_pictures(now)
+    return _alike(then) == _alike(now)
+
+
+def _without_pictures(inputs: RunInputs) -> RunInputs:
+    return replace(inputs, images=(), unseen=(), files_images=False)
 
 
 def _alike(inputs: RunInputs) -> RunInputs:

@@ -29,6 +29,7 @@ from service.imaging.header import header_of
 from service.imaging.kinds import Kind, kind_of
 from service.imaging.picture import Header, Rendered, Spot, Unreadable
 from service.imaging.reader import PictureReader
+from service.imaging.volume import stack_of
 from service.imaging.whose import whose
 
 Resource = Mapping[str, Any]
@@ -281,7 +282,7 @@ async def _endpoints(client: FhirClient, study: Resource) -> list[dict[str, Any]
 
 
 def _frames(link: StudyLink, found: StudyFound) -> list[Frame]:
-    """Return a study's pictures, series by series, slices by their place in the patient."""
+    """Return a study's pictures, series by series, slices by their place in the patient, localizers last."""
     marked = frozenset(marked_instances(found.instances))
     series: dict[str, list[Header]] = {}
     for item in found.instances:
@@ -291,19 +292,9 @@ def _frames(link: StudyLink, found: StudyFound) -> list[Frame]:
     return [
         Frame(number, header, link.base_url, header.spot.instance in marked)
         for headers in series.values()
-        for header in sorted(headers, key=_order(headers))
+        for header in stack_of(headers).all
         for number in range(1, header.frames + 1)
     ]
-
-
-def _order(headers: list[Header]) -> Callable[[Header], tuple[float, int]]:
-    """By position where each slice has one, else by number."""
-    have_places = all(header.position is not None for header in headers)
-
-    def key(header: Header) -> tuple[float, int]:
-        return (header.position or 0.0) if have_places else 0.0, header.number or 0
-
-    return key
 
 
 def _key(frame: Frame) -> tuple[str, ...]:

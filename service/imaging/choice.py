@@ -1,9 +1,10 @@
 """Which pictures the model is shown: few, the right ones, and for a reason that can be read. Pure.
 
-Radiologists' key images come first. Studies share what is left by their order; within one, a volume is cut
-into equal stretches with one slice each, and other pictures are chosen for what they show and for being
-unlike each other. What they show is measured by an image encoder against words; without one, rules alone
-decide.
+Radiologists' key images come first, then one picture of each kind at hand: of each modality, and of the
+record's own photographs. Studies share what is left by their order; within one, a volume is cut into
+stretches of equal millimetres with one slice each, and other pictures are chosen for what they show and for
+being unlike each other. What they show is measured by an image encoder against words; without one, rules
+alone decide.
 """
 
 from __future__ import annotations
@@ -11,21 +12,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from math import exp
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.offer import VOLUMES, Placed, Problem, Series, Study, name_of, rank
+from service.imaging.offer import PHOTOGRAPHS, Placed, Problem, Series, Study, name_of, rank
 from service.imaging.picture import Spot
+from service.imaging.volume import MOST_SLICES, VOLUMES, middle_first, stretches
 
 Vector: TypeAlias = NDArray[np.float32]
 """An embedding of length one."""
 
-MOST_SLICES = 85
-"""More of a volume than MedGemma was trained on is not shown."""
 _MOST_OF_A_STUDY = 6
 """Pictures of a study that is no volume: views of a joint, planes of an ultrasound."""
 _AT_A_TIME = {"volume": 8, "other": 2}
@@ -42,15 +41,15 @@ _MOST_TO_EMBED = 512
 _FITS = "fits its words, and shows something else than the others"
 
 BY_RULES = (
-    "chosen by rules alone, without an image encoder: key images, then the middles of equal stretches of "
-    "each series, of studies by problem, date and comparison"
+    "chosen by rules alone, without an image encoder: key images, one picture of each kind, then the middles "
+    "of equal stretches of each series, of studies by problem, date and comparison"
 )
 BY_SIGHT = (
-    "chosen with an image encoder: key images, then by likeness to the words of reason, body site and "
-    "problem, and unlike each other, of studies by problem, date and comparison"
+    "chosen with an image encoder: key images, one picture of each kind, then by likeness to the words of "
+    "reason, body site and problem, and unlike each other, of studies by problem, date and comparison"
 )
 
-SCOUT = "planning picture of a volume"
+SCOUT = "planning picture of a volume, or lies across it"
 NO_ROOM = "no room: its study comes after those that are shown"
 NO_ROOM_KEPT = "no room: linked studies come first, then pictures of the record that are more to the point"
 BETWEEN = "lies between slices that are shown"
@@ -131,8 +130,9 @@ def _choose(studies: Iterable[Study], problem: Problem, most: int, sight: Sight 
     looks = [_Look(one, problem, sight, wide) for one in rank(studies, problem)]
     keys = _deal([len(look.keys) for look in looks], [max(1, most)] * len(looks), _room_for_keys(looks, most))
     rest = most - sum(keys)
-    quotas = _deal([look.capacity(k) for look, k in zip(looks, keys, strict=True)],
-                   [look.turn for look in looks], rest)  # fmt: skip
+    free = [look.capacity(key) for look, key in zip(looks, keys, strict=True)]
+    kept = _one_of_each(looks, keys, free, rest)
+    quotas = _deal(free, [look.turn for look in looks], rest, kept)
     chosen: list[Chosen] = []
     left: list[LeftOut] = []
     for look, key, quota in zip(looks, keys, quotas, strict=True):
@@ -147,8 +147,11 @@ class _Look:
 
     def __init__(self, placed: Placed, problem: Problem, sight: Sight | None, wide: int) -> None:
         self.study, self._why, self._sight = placed.study, placed.why, sight
-        self._series = [one for one in _in_order(self.study) if not one.is_scout]
-        seen = [spot for one in self.study.series for spot in one.frames]
+        self._series = [one for one in _in_order(self.study) if one.frames]
+        self._at = {
+            spot: at for one in self._series for spot, at in zip(one.frames, one.places, strict=False)
+        }
+        seen = [spot for one in self.study.series for spot in one.spots]
         self._shown = [spot for spot in seen if sight is None or spot in sight.images]
         self._likeness = self._measure(problem)
         self.keys = [spot for spot in self._shown if spot in self.study.key]
@@ -173,8 +176,8 @@ class _Look:
     def leave(self, picked: Sequence[Chosen]) -> list[LeftOut]:
         """Count what is not shown, by reason."""
         shown = {one.spot for one in picked}
-        scouts = {spot for one in self.study.series if one.is_scout for spot in one.frames}
-        frames = [spot for one in self.study.series for spot in one.frames if spot not in shown]
+        scouts = {spot for one in self.study.series for spot in one.scouts}
+        frames = [spot for one in self.study.series for spot in one.spots if spot not in shown]
         counts = Counter(self._why_not(spot, shown, scouts) for spot in frames)
         return [LeftOut(self.study.uid, self.study.source, why, counts[why]) for why in sorted(counts)]
 
@@ -211,16 +214,12 @@ class _Look:
         return f"{self._why}; {_stretch(number, share, self.is_volume)}"
 
     def _of_stretches(self, frames: Sequence[Spot], share: int) -> list[Spot]:
-        bounds = [len(frames) * n // share for n in range(share + 1)] if share else []
-        stretches = [frames[start:end] for start, end in pairwise(bounds)]
-        return [self._best(stretch) for stretch in stretches]
+        at = [self._at[spot] for spot in frames] if all(spot in self._at for spot in frames) else []
+        orders = [middle_first(stretch, at) for stretch in stretches(len(frames), at, share)]
+        return [max((frames[n] for n in order), key=self._fits) for order in orders]
 
-    def _best(self, stretch: Sequence[Spot]) -> Spot:
-        middle = (len(stretch) - 1) / 2
-        return min(
-            enumerate(stretch),
-            key=lambda one: (-self._likeness.get(one[1], 0.0), abs(one[0] - middle), one[0]),
-        )[1]
+    def _fits(self, spot: Spot) -> float:
+        return self._likeness.get(spot, 0.0)
 
     def _unlike(self, frames: Sequence[Spot], quota: int) -> list[Chosen]:
         why = self._why if self.study.is_kept else f"{self._why}; {_FITS}"
@@ -262,14 +261,37 @@ def _room_for_keys(looks: Sequence[_Look], most: int) -> int:
     return min(marked, max((most + 1) // 2, most - others))
 
 
-def _deal(capacities: Sequence[int], turns: Sequence[int], most: int) -> list[int]:
-    """Deal out so many in turns, each taking its own number at a time, until all is given or all are full."""
-    given = [0] * len(capacities)
+def _one_of_each(looks: Sequence[_Look], keys: Sequence[int], free: Sequence[int], most: int) -> list[int]:
+    """Return one picture for the first study of each kind that shows no key image, as far as there is room.
+
+    Otherwise one volume takes all, and photographs of the record, which come last, have no room in a chart
+    of many studies. They are the second kind where not every kind has room.
+    """
+    firsts: dict[str, int] = {}
+    for place, look in enumerate(looks):
+        if free[place]:
+            firsts.setdefault(look.study.group, place)
+    marked = {look.study.group for look, key in zip(looks, keys, strict=True) if key}
+    linked = [kind for kind in firsts if kind != PHOTOGRAPHS]
+    kinds = (*linked[:1], PHOTOGRAPHS, *linked[1:])
+    wanted = [firsts[kind] for kind in kinds if kind in firsts and kind not in marked]
+    given = wanted[: max(0, most)]
+    return [int(place in given) for place in range(len(looks))]
+
+
+def _deal(capacities: Sequence[int], turns: Sequence[int], most: int, kept: Sequence[int] = ()) -> list[int]:
+    """Deal out so many in turns, each taking its own number at a time, until all is given or all are full.
+
+    What is `kept` for one is given before, and counts as part of its first turn.
+    """
+    given = list(kept) or [0] * len(capacities)
+    before = list(given)
     while (left := most - sum(given)) > 0 and given != list(capacities):
         for place, turn in enumerate(turns):
-            taken = min(turn, capacities[place] - given[place], left)
+            taken = min(turn - before[place], capacities[place] - given[place], left)
             given[place] += taken
             left -= taken
+        before = [0] * len(capacities)
     return given
 
 

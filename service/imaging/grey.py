@@ -35,6 +35,8 @@ class Wanted(NamedTuple):
     """Instead of the file's own; grey."""
     span: tuple[float, float] | None = None
     """Lowest and highest value of the volume that an MR slice belongs to."""
+    over: str = "the volume"
+    """What of the volume the span was measured over, in words."""
 
 
 class Shown(NamedTuple):
@@ -91,8 +93,8 @@ def _mapped(
         return Shown(colour_ct(values), CT_WORDS)
     if wanted.as_model and is_mr(dataset):
         low, high = wanted.span or _span(values, padding)
-        over = "volume" if wanted.span else "slice"
-        return Shown(spread_range(values, low, high), f"MR: {low:g}…{high:g} over the {over}")
+        over = wanted.over if wanted.span else "the slice"
+        return Shown(spread_range(values, low, high), f"MR: {low:g}…{high:g} over {over}")
     return _as_recorded(dataset, values, padding, number)
 
 

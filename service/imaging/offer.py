@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache
 from importlib import resources
@@ -13,13 +13,11 @@ from itertools import groupby
 from typing import Any
 
 from service.imaging.picture import Header, Spot
+from service.imaging.volume import stack_of
 
-VOLUMES = frozenset({"CT", "MR", "PT"})
-"""Modalities whose series are stacks of slices through a body."""
+PHOTOGRAPHS = "photographs"
+"""What the pictures are that the record itself keeps."""
 _PLAIN = frozenset({"CR", "DX", "RG"})
-_SCOUT = re.compile(
-    r"\b(scout|localizer|localiser|topogram|surview|scanogram|loc|3[ -]?plane)\b", re.IGNORECASE
-)
 _WORD = re.compile(r"[^\W_]+")
 _NO_MEANING = frozenset(
     "a an and at by for from in of on or the to with without no not new old left right both history finding "
@@ -38,6 +36,11 @@ class Series:
     uid: str
     modality: str
     frames: tuple[Spot, ...]
+    """Without its planning pictures."""
+    places: tuple[float, ...] = ()
+    """Millimetres along the volume, frame by frame; empty where they are not known."""
+    scouts: tuple[Spot, ...] = ()
+    """Its planning pictures: they show where the volume lies, not what is in it."""
     what: str = field(default="", repr=False)
     """Series Description."""
     body_part: str = ""
@@ -45,9 +48,9 @@ class Series:
     view: str = ""
 
     @property
-    def is_scout(self) -> bool:
-        """A planning picture: it shows where the volume lies, not what is in it."""
-        return self.modality in VOLUMES and bool(_SCOUT.search(self.what.replace("_", " ")))
+    def spots(self) -> tuple[Spot, ...]:
+        """All of it, planning pictures last."""
+        return (*self.frames, *self.scouts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +81,17 @@ class Study:
         return min(counts, key=lambda one: (-counts[one], one), default="")
 
     @property
+    def group(self) -> str:
+        """Pictures of which kind it holds: `CT`, `X-ray`, `photographs`."""
+        if self.is_kept:
+            return PHOTOGRAPHS
+        return "X-ray" if self.modality in _PLAIN else self.modality
+
+    @property
     def kind(self) -> tuple[str, frozenset[str]]:
-        """What a study must share with a prior one to be compared with it: modality and regions."""
-        group = "X-ray" if self.modality in _PLAIN else self.modality
+        """What a study must share with a prior one to be compared with it: its group and regions."""
         places = (self.body_site, *(series.body_part for series in self.series))
-        return group, regions_of(places) or regions_of((self.description,))
+        return self.group, regions_of(places) or regions_of((self.description,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,7 @@ class Placed:
 
 def series_of(headers: Iterable[Header]) -> tuple[Series, ...]:
     """Group the headers of one study into series, every frame in its order, whatever order they came in."""
-    ordered = sorted(headers, key=_place)
+    ordered = sorted(headers, key=lambda one: one.spot.series)
     return tuple(_series(uid, tuple(group)) for uid, group in groupby(ordered, lambda one: one.spot.series))
 
 
@@ -142,20 +151,21 @@ def name_of(modality: str) -> str:
     return str(_data()["modalities"].get(modality, "medical picture"))
 
 
-def _place(header: Header) -> tuple[str, bool, float, int, str]:
-    at = header.position
-    return (header.spot.series, at is None, at or 0.0, header.number or 0, header.spot.instance)
-
-
 def _series(uid: str, headers: tuple[Header, ...]) -> Series:
-    first = headers[0]
-    frames = tuple(
-        Spot(one.spot.study, uid, one.spot.instance, frame)
-        for one in headers
-        for frame in range(1, max(1, one.frames) + 1)
-    )
+    stack = stack_of(headers)
+    first = stack.all[0]
+    are_single = all(one.frames <= 1 for one in stack.slices)  # of several frames a header places the first
     said = (first.series_description, first.body_part, first.laterality, first.view)
-    return Series(uid, first.modality, frames, *said)
+    return Series(
+        uid, first.modality, _frames(stack.slices), stack.places if are_single else (),
+        _frames(stack.localizers), *said,
+    )  # fmt: skip
+
+
+def _frames(headers: Iterable[Header]) -> tuple[Spot, ...]:
+    return tuple(
+        replace(one.spot, frame=frame) for one in headers for frame in range(1, max(1, one.frames) + 1)
+    )
 
 
 def _points(study: Study, problem: Problem, newest: date) -> int:

@@ -26,6 +26,8 @@ class Order(msgspec.Struct, frozen=True):
     as_model: bool = True
     window: tuple[float, float] | None = None
     span: tuple[float, float] | None = None
+    over: str = "the volume"
+    """What `span` was measured over, in words."""
     refuse_burned_in: bool = False
 
 

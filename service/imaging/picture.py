@@ -60,11 +60,6 @@ class Header:
     title: str = field(default="", repr=False)
     """What a document says that it is: the Concept Name of a report or of key images."""
 
-    @property
-    def is_localizer(self) -> bool:
-        """A planning picture, by Image Type (DICOM PS3.3 C.8.2.1.1.1)."""
-        return "LOCALIZER" in self.image_type
-
 
 @dataclass(frozen=True, slots=True)
 class Rendered:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 import msgspec
 
@@ -17,6 +17,8 @@ from service.imaging.order import Answered, Order, unpack
 from service.imaging.picture import MODEL_SIDE, Header, Rendered, Spot, Unreadable
 from service.imaging.volume import MOST_SLICES
 
+Span: TypeAlias = tuple[float, float]
+"""Lowest and highest value."""
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Every thread of a numeric library takes address space, of which the child has little."""
 _MODULE = "service.imaging.child"
@@ -43,6 +45,14 @@ class Limits(NamedTuple):
 
 
 LIMITS = Limits()
+
+
+class Measured(NamedTuple):
+    """The values of some frames of one file, and what it is."""
+
+    header: Header
+    span: Span | None
+    """None of what is no MR, and of colours."""
 
 
 class PictureReader:
@@ -77,32 +87,31 @@ class PictureReader:
         most: int = MOST_SLICES,
         window: tuple[float, float] | None = None,
         as_model: bool = True,
-        span: tuple[float, float] | None = None,
+        span: Span | None = None,
+        over: str = "the volume",
         refuse_burned_in: bool = False,
     ) -> tuple[Rendered, ...] | Unreadable:
         """Return the frames of one file as squares, or why there are none.
 
         A DICOM file must be the one that `spot` names, where it names one. Without `frames`, from 1, all are
         read, evenly thinned to `most`. `window` is centre and width, in grey; `as_model` shows a CT as
-        MedGemma knows it and an MR over its whole range (`span`, of the volume), else as the file says.
+        MedGemma knows it and an MR over the `span` of its volume (of the frame itself without one), else as
+        the file says. `over` says in words what the span was measured over.
         """
         side = min(max(side, _LEAST_SIDE), _MOST_SIDE)
-        order = Order("read", spot, side, tuple(frames), most, as_model, window, span, refuse_burned_in)
+        order = Order("read", spot, side, tuple(frames), most, as_model, window, span, over, refuse_burned_in)
         found = self._ask(data, order)
         return found if isinstance(found, Unreadable) else found.pictures
 
-    def read_volume(
-        self, files: Sequence[tuple[bytes, Spot]], *, side: int = MODEL_SIDE, refuse_burned_in: bool = False
-    ) -> tuple[Rendered | Unreadable, ...]:
-        """Return one picture a file, in order. MR is scaled over all of them: first measured, then read."""
-        span = self._measure(files)
-        found: list[Rendered | Unreadable] = []
-        for data, spot in files:
-            read = self.read(
-                data, spot, side=side, frames=(spot.frame,), span=span, refuse_burned_in=refuse_burned_in
-            )
-            found.append(read if isinstance(read, Unreadable) else read[0])
-        return tuple(found)
+    def measure(
+        self, data: bytes, spot: Spot, frames: Sequence[int], *, refuse_burned_in: bool = False
+    ) -> Measured | Unreadable:
+        """Return what these frames of one file hold, as if they were to be read, or why that is not known."""
+        order = Order("measure", spot, frames=tuple(frames), refuse_burned_in=refuse_burned_in)
+        found = self._ask(data, order)
+        if isinstance(found, Unreadable):
+            return found
+        return Measured(found.header, found.span) if found.header is not None else Unreadable(BROKE)
 
     def header(self, data: bytes) -> Header | Unreadable:
         """Return the header of one file, parsed in the child, or why there is none."""
@@ -132,17 +141,6 @@ class PictureReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _measure(self, files: Sequence[tuple[bytes, Spot]]) -> tuple[float, float] | None:
-        spans = []
-        for data, spot in files:
-            found = self._ask(data, Order("measure", spot, frames=(spot.frame,)))
-            if isinstance(found, Unreadable):
-                continue
-            if found.header is None or found.header.modality != "MR":
-                return None
-            spans += [found.span] if found.span is not None else []
-        return (min(low for low, _ in spans), max(high for _, high in spans)) if spans else None
 
     def _ask(self, data: bytes, order: Order) -> Answered | Unreadable:
         if len(data) > self._limits.max_bytes:

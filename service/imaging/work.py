@@ -84,7 +84,7 @@ def _is_wanted(found: Spot, wanted: Spot) -> bool:
 
 
 def _pictures(dataset: Dataset, header: Header, order: Order, numbers: Iterable[int]) -> Iterator[Rendered]:
-    wanted = Wanted(order.as_model, _window(order), order.span or _own_span(dataset, order))
+    wanted = Wanted(order.as_model, _window(order), order.span, order.over)
     for number in numbers:
         frame = read_frame(dataset, number)
         rows, columns = frame.stored.shape[:2]
@@ -93,15 +93,10 @@ def _pictures(dataset: Dataset, header: Header, order: Order, numbers: Iterable[
         yield Rendered(png, shown.words, number, is_burned_in(header), rows, columns, order.side)
 
 
-def _own_span(dataset: Dataset, order: Order) -> tuple[float, float] | None:
-    """A file of many frames is a volume of its own; a single slice knows nothing of its neighbours."""
-    count = frames_of(dataset)
-    if not order.as_model or order.window is not None or not is_mr(dataset) or count == 1:
-        return None
-    return _measured(dataset, spread(count, order.most))
-
-
 def _measured(dataset: Dataset, numbers: Iterable[int]) -> tuple[float, float] | None:
+    """Return the lowest and the highest value of these frames of an MR; nothing of any other file."""
+    if not is_mr(dataset):
+        return None
     spans = [measure(dataset, read_frame(dataset, number), number) for number in numbers]
     known = [span for span in spans if span is not None]
     return (min(low for low, _ in known), max(high for _, high in known)) if known else None

@@ -37,6 +37,8 @@ class Unseen:
     """How many pictures; studies where not even their number is known."""
     day: str = ""
     """`04-May-2019`, or empty."""
+    is_for_now: bool = False
+    """True where the same question may be answered a moment later: an archive that is down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,11 @@ class Looked:
     unseen: tuple[Unseen, ...] = field(default=(), repr=False)
     how: str = ""
     """By what they were chosen."""
+
+    @property
+    def is_for_now(self) -> bool:
+        """True where looking again may show more."""
+        return any(one.is_for_now for one in self.unseen)
 
 
 @dataclass(frozen=True, slots=True)

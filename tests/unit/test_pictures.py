@@ -23,6 +23,8 @@ from connectors.errors import (
 )
 from connectors.fhir.pull import Gap, GapReason
 from service.imaging.picture import Header, Rendered, Spot, Unreadable
+from service.imaging.reader import Measured
+from service.imaging.volume import MOST_MEASURED
 from service.pictures import BY_ARCHIVE, NO_HEADER, NO_PICTURES, NOT_ASKED, NOT_SENT, TOO_LATE, Pictures
 from service.ports.images import Looked, Wanted
 from service.record.assemble import assemble_record
@@ -113,6 +115,11 @@ class ArchiveDouble:
         Image.new("RGB", (side, side), (frame % 256, 0, 0)).save(pixels, "PNG")
         return (Rendered(pixels.getvalue(), "VOI LUT", frame, False, 9, 9, side, self.within(header)),)
 
+    def measure(self, data: bytes, spot: Spot, frames: Sequence[int], **more: Any) -> Measured:
+        """Stand in for the same process."""
+        header = next(one for one in self.listed if one.spot.instance == data.decode())
+        return Measured(self.within(header), (0.0, 100.0))
+
 
 async def look(archive: ArchiveDouble, *resources: dict[str, Any], most: int = 4, **more: Any) -> Looked:
     chart = [PATIENT, *(resources or (study(),))]
@@ -153,6 +160,7 @@ async def test_a_picture_of_the_patient_is_shown_with_where_it_is_and_what_of() 
 async def test_an_archive_that_fails_is_a_reason_and_no_failure(failure: ConnectorError, told: str) -> None:
     looked = await look(ArchiveDouble(failure=failure))
     assert (looked.pictures, why(looked)) == ((), [told])
+    assert looked.is_for_now is isinstance(failure, NothingListens | TimedOut)  # the others say no for good
     assert looked.unseen[0].what == "Chest radiograph"
     assert looked.unseen[0].day == "04-May-2019"
 
@@ -160,6 +168,7 @@ async def test_an_archive_that_fails_is_a_reason_and_no_failure(failure: Connect
 async def test_an_archive_that_never_answers_costs_the_time_that_is_given_and_is_named() -> None:
     looked = await look(ArchiveDouble(hangs=True), study(), study("1.2.9", "img2"), seconds=0.05)
     assert (looked.pictures, why(looked)) == ((), [TOO_LATE, TOO_LATE])
+    assert looked.is_for_now
 
 
 @pytest.mark.parametrize(
@@ -205,7 +214,7 @@ async def test_an_issuer_that_the_site_knows_is_the_system_it_stands_for() -> No
 
 async def test_a_file_that_cannot_be_had_or_read_is_named_and_the_others_are_shown() -> None:
     gone = await look(ArchiveDouble(file_failure=TimedOut("It took too long.")))
-    assert (gone.pictures, why(gone)) == ((), ["it took too long"])
+    assert (gone.pictures, why(gone), gone.is_for_now) == ((), ["it took too long"], True)
 
     class Half(ArchiveDouble):
         async def instances(self, study: str, series: str, wanted: Sequence[str]) -> Fetched:
@@ -218,6 +227,7 @@ async def test_a_file_that_cannot_be_had_or_read_is_named_and_the_others_are_sho
     looked = await look(Half(listed=tuple(replace(MINE, spot=spot) for spot in spots)))
     assert [picture.spot.instance for picture in looked.pictures] == ["1.2.3.4.1"]
     assert sorted(why(looked)) == sorted([NOT_SENT, "its content is broken"])
+    assert not looked.is_for_now
 
 
 async def test_part_of_a_study_that_is_not_listed_is_told_beside_what_is_shown() -> None:
@@ -225,6 +235,9 @@ async def test_part_of_a_study_that_is_not_listed_is_told_beside_what_is_shown()
     looked = await look(ArchiveDouble(gaps=(gap,)))
     assert len(looked.pictures) == 1
     assert why(looked) == ["only 5,000 images are listed"]
+    assert not looked.is_for_now
+    down = await look(ArchiveDouble(gaps=(Gap("ImagingStudy", GapReason.TIMED_OUT, "It took too long."),)))
+    assert down.is_for_now
 
 
 async def test_a_volume_of_two_thousand_slices_is_shown_in_a_few_and_the_rest_is_counted() -> None:
@@ -238,6 +251,23 @@ async def test_a_volume_of_two_thousand_slices_is_shown_in_a_few_and_the_rest_is
     assert len(looked.pictures) == 8
     assert len(archive.sent) == 8
     assert sum(one.count for one in looked.unseen) == 1992
+
+
+@pytest.mark.parametrize(("held", "again"), [(1_000_000, 0), (1, 4)])
+async def test_a_slice_that_was_measured_is_not_fetched_again_while_what_is_held_is_little(
+    held: int, again: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pictures.MOST_HELD", held)
+    slices = tuple(
+        replace(MINE, modality="MR", sop_class="1.2.840.10008.5.1.4.1.1.4", number=n,
+                spot=replace(MINE.spot, instance=f"1.2.3.4.{n}"))
+        for n in range(1, 301)
+    )  # fmt: skip
+    archive = ArchiveDouble(listed=slices)
+    looked = await look(archive)
+    assert len(looked.pictures) == 4
+    assert len(set(archive.sent)) == MOST_MEASURED + 4
+    assert len(archive.sent) == len(set(archive.sent)) + again
 
 
 async def test_what_is_no_picture_is_not_taken_for_one() -> None:

@@ -24,12 +24,16 @@ from service.engine.counted import CountedEngine
 from service.engine.scripted import ScriptedEngine
 from service.errors import EngineError, EpicrisisError, FilingError, RecordError, SettingsError, StoreError
 from service.filing.withdraw import DISCHARGED, EXPIRED
+from service.imaging.picture import Picture
 from service.ports import Admission, DocumentState, Standing, StoredRun
+from service.ports.images import ImageUse, Unseen
+from service.readings import Images
 from service.summarize import Ready
 from service.visits import MOST_KEPT, OUTDATED, Everyone, Visits, concluded, may_pass
 from tests.conftest import CANARY
 from tests.unit.in_memory_admissions import InMemoryAdmissions
 from tests.unit.in_memory_vault import InMemoryVault
+from tests.unit.test_image_runs import DIGEST, MISSED, SHOWN, STUDY, Source
 from tests.unit.test_staleness import Chart, allergy, observation
 from tests.unit.test_summarize import Bench, Filed
 
@@ -179,6 +183,71 @@ async def test_a_draft_that_lapsed_is_made_anew_from_the_same_chart(reason: str)
         assert again["state"] == "filed"
         assert again["run"] != first["run"]
         assert one.run.inputs.attempt == attempt
+
+
+def seen(one: Round, *pictures: Picture, unseen: tuple[Unseen, ...] = ()) -> None:
+    """What an archive shows from now on."""
+    one.chart.more = [STAY, STUDY]
+    one.bench.summarizer._images = Images(Source(*pictures, unseen=unseen), ImageUse.SHOW, 8)
+
+
+AWAY = replace(MISSED, why="the image archive cannot be reached", is_for_now=True)
+AWAY_OTHERWISE = replace(MISSED, why="the image archive did not answer in time", is_for_now=True)
+
+
+async def test_a_text_with_pictures_stands_while_their_archive_is_away() -> None:
+    one = Round()
+    seen(one, SHOWN)
+    first = await one.visit()
+    calls = len(one.scripted.prompts)
+    for missed in (AWAY, AWAY_OTHERWISE):
+        seen(one, unseen=(missed,))
+        assert await one.visit() == {"state": "unchanged", "run": first["run"]}
+    assert (len(one.chart.written), len(one.scripted.prompts)) == (1, calls)
+    assert [run.inputs.images for run in one.bench.store.runs] == [(DIGEST,)]
+
+
+async def test_an_archive_that_comes_back_is_a_new_run_and_one_that_goes_again_is_none() -> None:
+    one = Round()
+    seen(one, unseen=(AWAY,))
+    first = await one.visit()
+    seen(one, unseen=(AWAY_OTHERWISE,))
+    assert await one.visit() == {"state": "unchanged", "run": first["run"]}
+    seen(one, SHOWN)
+    second = await one.visit()
+    assert second["state"] == "filed"
+    assert one.run.inputs.images == (DIGEST,)
+    seen(one, unseen=(AWAY,))
+    assert await one.visit() == {"state": "unchanged", "run": second["run"]}
+    assert len(one.bench.store.runs) == 2
+
+
+@pytest.mark.parametrize("missed", [MISSED, replace(MISSED, why="the image names another patient")])
+async def test_pictures_that_are_gone_for_good_are_a_new_run(missed: Unseen) -> None:
+    one = Round()
+    seen(one, SHOWN)
+    await one.visit()
+    seen(one, unseen=(missed,))
+    assert (await one.visit())["state"] == "filed"
+    assert len(one.bench.store.runs) == 2
+
+
+async def test_an_archive_that_is_away_hides_no_change_of_the_chart() -> None:
+    one = Round()
+    seen(one, SHOWN)
+    await one.visit()
+    seen(one, unseen=(AWAY,))
+    one.chart.more = [*one.chart.more, allergy("new")]
+    assert (await one.visit())["state"] == "filed"
+    assert any(left.reason == f"not seen: {AWAY.why}" for left in one.run.summary.left_out)
+
+
+async def test_more_pictures_than_before_are_a_new_run_though_others_are_away() -> None:
+    one = Round()
+    seen(one, unseen=(AWAY,))
+    await one.visit()
+    seen(one, SHOWN, unseen=(AWAY,))
+    assert (await one.visit())["state"] == "filed"
 
 
 async def test_what_a_person_withdrew_is_not_filed_again_and_says_so() -> None:

@@ -17,7 +17,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from service.imaging.picture import Header, Rendered, Spot, Unreadable
-from service.imaging.reader import Limits, PictureReader
+from service.imaging.reader import Limits, Measured, PictureReader
 from tests.unit.imaging import phantoms
 
 ANY = Spot("", "", "")
@@ -154,19 +154,18 @@ def test_a_report_of_the_archive_is_read_in_the_child(shared_data: Path, reader:
     ]  # fmt: skip
 
 
-def test_slices_of_an_mr_are_scaled_over_all_of_them(reader: PictureReader) -> None:
-    made = [
-        phantoms.written(phantoms.pictured(phantoms.steps(low, low + 500), phantoms.MR, "MR"))
-        for low in (0, 500)
-    ]
-    broken = made[0][:700]
-    first, second, third = reader.read_volume([(data, ANY) for data in (*made, broken)], side=16)
-    assert isinstance(first, Rendered)
-    assert isinstance(second, Rendered)
-    assert isinstance(third, Unreadable)
-    assert first.window == second.window == "MR: 0…1000 over the volume"
-    brightest, darkest = (np.asarray(Image.open(BytesIO(one.png))) for one in (first, second))
-    assert (brightest.max(), darkest.min()) == (128, 128)
+def test_a_file_is_measured_as_it_would_be_read_or_not_at_all(reader: PictureReader) -> None:
+    made = phantoms.written(phantoms.pictured(phantoms.steps(20, 500), phantoms.MR, "MR"))
+    header = reader.header(made)
+    assert reader.measure(made, ANY, (1,)) == Measured(header, (20.0, 500.0))  # type: ignore[arg-type]
+    assert isinstance(reader.measure(made[:700], ANY, (1,)), Unreadable)
+    wrong = reader.measure(made, Spot("", "", "9.9"), (1,))
+    assert wrong == Unreadable("another instance than the one that was asked for")
+    named = phantoms.written(
+        phantoms.pictured(phantoms.steps(0, 9), phantoms.MR, "MR", BurnedInAnnotation="YES")
+    )
+    refused = reader.measure(named, ANY, (1,), refuse_burned_in=True)
+    assert refused == Unreadable("text may be burned into its pixels")
 
 
 @pytest.mark.parametrize(

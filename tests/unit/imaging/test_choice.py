@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,6 @@ from service.imaging.choice import (
     BY_RULES,
     BY_SIGHT,
     LESS,
-    MOST_SLICES,
     NO_ROOM,
     SCOUT,
     UNSEEN,
@@ -31,11 +31,12 @@ from service.imaging.choice import (
 )
 from service.imaging.offer import Problem, Series, Study
 from service.imaging.picture import Spot
+from service.imaging.volume import MOST_SLICES
 
 NOBODY = Problem()
 
 
-def series_of(study: str, modality: str, count: int, uid: str = "1", **more: str) -> Series:
+def series_of(study: str, modality: str, count: int, uid: str = "1", **more: Any) -> Series:
     spots = tuple(Spot(study, f"{study}.{uid}", f"{study}.{uid}.{n:04}") for n in range(1, count + 1))
     return Series(f"{study}.{uid}", modality, spots, **more)
 
@@ -79,6 +80,18 @@ def test_no_more_of_a_volume_is_shown_than_the_model_was_trained_on() -> None:
     shown = places(choice, ct.series[0])
     assert len(shown) == MOST_SLICES == 85
     assert max(b - a for a, b in pairwise(shown)) <= 2000 // MOST_SLICES + 1
+
+
+def test_a_volume_is_thinned_by_its_millimetres_and_not_by_its_count() -> None:
+    """A hundred thin slices through the inner ear, then twenty thick ones through the rest of the head."""
+    ct = study_of("1", "CT", 120)
+    at = (*(n * 0.1 for n in range(100)), *(10.0 + n * 5 for n in range(20)))
+    ct = replace(ct, series=(replace(ct.series[0], places=at),))
+    shown = [at[n] for n in places(choose([ct], NOBODY, 10), ct.series[0])]
+    gaps = [after - before for before, after in pairwise(shown)]
+    assert len(shown) == 10
+    assert sum(place < 10 for place in shown) == 1
+    assert max(gaps) - min(gaps) <= 5
 
 
 def test_with_an_encoder_the_best_slice_of_each_stretch_is_shown() -> None:
@@ -160,14 +173,64 @@ def test_the_prior_study_of_the_same_kind_is_shown_for_comparison() -> None:
     assert "to compare" in chosen[2].why
 
 
+def photograph(number: int, taken: str = "20200101") -> Study:
+    name = f"Media/{number}"
+    return Study(name, name, (Series("", "", (Spot(name, "", ""),)),), taken, is_kept=True)
+
+
+def test_each_kind_at_hand_has_a_place_before_a_study_has_a_second() -> None:
+    ct, mr = study_of("1", "CT", 300, "20240101"), study_of("2", "MR", 100, "20200101")
+    xray = study_of("3", "CR", 2, "20100101")
+    chosen = choose([photograph(7), photograph(8), xray, mr, ct], NOBODY, 8).chosen
+    sources = Counter(one.source for one in chosen)
+    assert sources == {"ImagingStudy/1": 5, "ImagingStudy/2": 1, "ImagingStudy/3": 1, "Media/7": 1}
+
+
+@pytest.mark.parametrize(
+    ("most", "shown"),
+    [
+        (0, []), (1, ["ImagingStudy/1"]), (2, ["ImagingStudy/1", "Media/7"]),
+        (3, ["ImagingStudy/1", "ImagingStudy/2", "Media/7"]),
+    ],
+)  # fmt: skip
+def test_photographs_of_the_record_have_the_second_place_where_not_every_kind_has_one(
+    most: int, shown: list[str]
+) -> None:
+    studies = [
+        study_of(str(n), modality, 9, f"202{4 - n}0101") for n, modality in enumerate(["CT", "MR", "US"], 1)
+    ]
+    chosen = choose([photograph(7), *studies], NOBODY, most).chosen
+    assert [one.source for one in chosen] == shown
+
+
+def test_views_of_one_x_ray_after_the_other_are_one_kind() -> None:
+    new, old = study_of("1", "DX", 2, "20240101"), study_of("2", "CR", 2, "20100101")
+    chosen = choose([new, old, photograph(7)], NOBODY, 3).chosen
+    assert [one.source for one in chosen] == ["ImagingStudy/1", "ImagingStudy/1", "Media/7"]
+
+
+def test_the_place_of_a_kind_is_part_of_its_first_turn_and_takes_nothing_from_the_prior() -> None:
+    new, old = study_of("1", "DX", 4, "20240101"), study_of("2", "CR", 4, "20100101")
+    chosen = choose([new, old], NOBODY, 4).chosen
+    assert Counter(one.source for one in chosen) == {"ImagingStudy/1": 2, "ImagingStudy/2": 2}
+
+
+def test_a_key_image_is_the_picture_of_its_kind() -> None:
+    ct, mr = study_of("1", "CT", 50, "20240101"), study_of("2", "MR", 50, "20100101")
+    mr = replace(mr, key=frozenset(mr.series[0].frames[:1]))
+    chosen = choose([ct, mr], NOBODY, 6).chosen
+    assert Counter(one.source for one in chosen) == {"ImagingStudy/1": 5, "ImagingStudy/2": 1}
+
+
 def test_a_study_without_room_is_counted_as_such() -> None:
-    new, old = study_of("1", "DX", 2, "20240101"), study_of("2", "US", 3, "20100101")
+    new, old = study_of("1", "DX", 2, "20240101"), study_of("2", "CR", 3, "20100101")
     choice = choose([new, old], NOBODY, 2)
     assert [(one.source, one.why, one.count) for one in choice.left_out] == [("ImagingStudy/2", NO_ROOM, 3)]
 
 
 def test_scouts_are_not_shown() -> None:
-    scout = series_of("1", "CT", 2, "1", what="SCOUT 5.0")
+    planned = series_of("1", "CT", 2, "1")
+    scout = Series(planned.uid, "CT", (), scouts=planned.frames)
     ct = Study("1", "ImagingStudy/1", (scout, series_of("1", "CT", 4, "2")), "20240101")
     choice = choose([ct], NOBODY, 6)
     assert {one.spot.series for one in choice.chosen} == {"1.2"}

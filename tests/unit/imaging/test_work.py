@@ -31,6 +31,10 @@ def read(made: FileDataset | bytes, **order: Any) -> tuple[Rendered, ...]:
     return unpack(carry_out(data, Order(**{"side": SIDE, **order}))).pictures
 
 
+def measured(made: FileDataset, *frames: int) -> tuple[float, float] | None:
+    return unpack(carry_out(written(made), Order("measure", frames=frames))).span
+
+
 def pixels(made: FileDataset | bytes, **order: Any) -> NDArray[np.int_]:
     """Red, green and blue of the only picture."""
     (rendered,) = read(made, **order)
@@ -265,14 +269,19 @@ def test_an_enhanced_object_has_a_slope_and_a_window_for_each_frame() -> None:
 
 def test_an_mr_is_scaled_over_its_whole_volume() -> None:
     stack = np.stack([steps(0, 500), steps(500, 1000)])
-    first, second = (array_of(one) for one in read(pictured(stack, phantoms.MR, "MR")))
+    volume = pictured(stack, phantoms.MR, "MR")
+    assert measured(volume, 1) == (0.0, 500.0)
+    span = measured(volume, 1, 2)
+    assert span == (0.0, 1000.0)
+    first, second = (array_of(one) for one in read(volume, span=span))
     assert near(first[..., 0], steps(0, 500) / 1000 * 255)
     assert near(second[..., 0], steps(500, 1000) / 1000 * 255)
     alone = pictured(steps(0, 500), phantoms.MR, "MR", WindowCenter=1, WindowWidth=1)
     assert near(grey(alone), steps(0, 500) / 500 * 255)
-    (within,) = read(alone, span=(0.0, 1000.0))
+    (within,) = read(alone, span=(0.0, 1000.0), over="2 of 9 slices")
     assert near(array_of(within)[..., 0], steps(0, 500) / 1000 * 255)
-    assert within.window == "MR: 0…1000 over the volume"
+    assert within.window == "MR: 0…1000 over 2 of 9 slices"
+    assert measured(pictured(steps(0, 500), phantoms.CT, "CT"), 1) is None  # its values have a unit
 
 
 def test_the_aspect_is_kept_by_black_margins() -> None:
