@@ -226,6 +226,10 @@ def _origin(run: StoredRun, software_version: str) -> dict[str, Any]:
             "template_sha256": inputs.template_digest,
             "schema_sha256": inputs.schema_digest,
         },
-        "model": {"name": inputs.model, "digest": inputs.model_digest, "engine": inputs.engine_version},
+        "model": {
+            "name": one_line(inputs.model),
+            "digest": one_line(inputs.model_digest),
+            "engine": one_line(inputs.engine_version),
+        },
         "software": f"epicrisis {software_version}",
     }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.documentreference import DocumentReference
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.errors import FilingError
@@ -334,6 +334,7 @@ def test_what_is_not_valid_fhir_is_refused_without_repeating_it() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(st.characters(), max_size=80))
+@example("\ud800")
 def test_any_text_in_the_record_gives_a_valid_transaction(text: str) -> None:
     facts = (
         replace(DIABETES, name=text, text=text, source=ResourceVersion(text, text, "0" * 64)),
