@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple, TypeVar
 
 from connectors.errors import ConnectorError
+from service.alike import is_same_chart
 from service.errors import EpicrisisError, ShreddedError, StoreError
 from service.filing.publish import Published
 from service.grounding.summary import Claim
@@ -433,6 +434,8 @@ class OnDemand:
         """Return the run that these inputs already led to; where it was withdrawn, the next attempt."""
         if not asked.attempt_wanted:
             newest = self._newest(asked)
+            if newest is not None and is_same_chart(newest.inputs, ready.inputs, ready.looked):
+                return replace(ready, inputs=newest.inputs), newest
             if newest is not None:
                 again = with_key(replace(ready.inputs, attempt=newest.inputs.attempt))
                 if again.key == newest.inputs.key:

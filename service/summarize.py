@@ -20,6 +20,7 @@ import msgspec
 
 from connectors.errors import ConnectorError
 from connectors.fhir.pull import Pull
+from service.alike import is_same_chart
 from service.context.choose import TokenCount, choose_facts
 from service.context.chosen import Context
 from service.context.digests import Digest
@@ -286,12 +287,26 @@ class Summarizer:
         return with_key(replace(inputs, images=digests, unseen=why, files_images=files and bool(digests)))
 
     async def find_earlier(self, ready: Ready) -> StoredRun | Outcome | None:
-        """Return what these inputs already led to: a document (Outcome), or a stored run to file as it is."""
+        """Return what these inputs already led to: a document (Outcome), or a stored run to file as it is.
+
+        While pictures of an unchanged chart are away, that is the document that was made when they were not.
+        """
+        if ready.looked.is_for_now and (stands := await self._stands(ready)):
+            return stands
         document = await self._ehr.find_document(DOCUMENT_SYSTEM, ready.inputs.key)
         stored = await asyncio.to_thread(self._store.find_by_key, ready.inputs.key)
         if document and (stored is None or stored.state is not RunState.GENERATED):
             return _unchanged(ready, stored, document)
         return stored  # one that is GENERATED was interrupted: filing it again completes what is there
+
+    async def _stands(self, ready: Ready) -> Outcome | None:
+        """Return the document of this chart for which as many pictures were seen, or more."""
+        inputs = ready.inputs
+        latest = await asyncio.to_thread(self._store.find_latest, inputs.patient, inputs.kind)
+        if latest is None or not is_same_chart(latest.inputs, inputs, ready.looked):
+            return None
+        document = await self._ehr.find_document(DOCUMENT_SYSTEM, latest.inputs.key)
+        return _unchanged(ready, latest, document) if document else None
 
     async def file(self, ready: Ready, run: StoredRun, *, dry_run: bool = False) -> Outcome:
         """File a stored run, or say why not. What is written depends on the stored run alone."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from connectors.errors import ConnectorError
 from connectors.http import metered
+from service.alike import is_alike
 from service.engine.counted import tallied
 from service.errors import EngineError, EpicrisisError, StoreError
 from service.filing.desk import Desk
@@ -30,12 +31,10 @@ from service.ports import (
     FiledDocument,
     FilingStore,
     RunId,
-    RunInputs,
     RunState,
     Standing,
     StoredRun,
 )
-from service.ports.images import Looked
 from service.record.facts import Fact, PatientRecord
 from service.staleness import Staleness, compare
 from service.summarize import Outcome, Progress, Ready, Summarizer, with_key
@@ -299,7 +298,7 @@ class Visits:
         """Return the summary that still holds, where nothing changed that it or a required kind rests on."""
         inputs = ready.inputs
         latest = await asyncio.to_thread(self.runs.find_latest, inputs.patient, inputs.kind)
-        if latest is None or not _is_alike(latest.inputs, inputs, ready.looked):
+        if latest is None or not is_alike(latest.inputs, inputs, ready.looked):
             return None
         found = await asyncio.to_thread(compare, latest, ready.record, ready.pull.read_at)
         if is_material(found, latest, ready.record):
@@ -342,26 +341,6 @@ def is_material(found: Staleness, run: StoredRun, record: PatientRecord) -> bool
 
 def _name(fact: Fact) -> tuple[str, str]:
     return (fact.kind.value, fact.name.casefold())
-
-
-def _is_alike(then: RunInputs, now: RunInputs, looked: Looked) -> bool:
-    """Tell whether two runs differ by chart and attempt alone.
-
-    Where pictures are away for now, so do they by pictures, if the earlier run saw no fewer: a text without
-    the pictures of an hour ago is no newer one. When the archive is back, they are told apart again.
-    """
-    if looked.is_for_now and (then.images or then.unseen) and len(then.images) >= len(now.images):
-        then, now = _without_pictures(then), _without_pictures(now)
-    return _alike(then) == _alike(now)
-
-
-def _without_pictures(inputs: RunInputs) -> RunInputs:
-    return replace(inputs, images=(), unseen=(), files_images=False)
-
-
-def _alike(inputs: RunInputs) -> RunInputs:
-    """Leave out what tells one chart, and one attempt, from the next."""
-    return replace(inputs, key="", record_digest="", attempt=1, server="")
 
 
 def _skipped(reason: str) -> Json:

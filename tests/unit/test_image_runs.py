@@ -28,7 +28,7 @@ from service.summarize import with_key
 from service.writeback.labels import WriteProfile
 from service.writeback.lifecycle import Attestation, attested_transaction
 from service.writeback.pictures import MARK
-from tests.unit.test_summarize import Bench, EhrDouble
+from tests.unit.test_summarize import ASTHMA, Bench, EhrDouble
 
 PNG = b"\x89PNG\r\n\x1a\nmade-up pixels"
 DIGEST = hashlib.sha256(PNG).hexdigest()
@@ -251,3 +251,32 @@ async def test_an_answer_that_says_nothing_leaves_no_section(broken: str) -> Non
     run = await run_of(bench(Source(SHOWN), engine=ScriptedEngine(say)))
     assert run.state is RunState.FILED
     assert all(section.key != SECTION for section in run.summary.sections)
+
+
+AWAY = replace(MISSED, why="the image archive cannot be reached", is_for_now=True)
+
+
+def look_at(made: Bench, *pictures: Picture, unseen: tuple[Unseen, ...] = ()) -> None:
+    """What an archive shows from now on."""
+    made.summarizer._images = Images(Source(*pictures, unseen=unseen), ImageUse.SHOW, 8)
+
+
+async def test_a_document_with_pictures_stands_while_their_archive_is_away() -> None:
+    made = bench(Source(SHOWN))
+    first, asked = await made.run(), len(made.engine.prompts)
+    look_at(made, unseen=(AWAY,))
+    again = await made.run()
+    assert (again.state, again.document, again.run_id) == (RunState.UNCHANGED, first.document, first.run_id)
+    assert (len(made.engine.prompts), len(made.ehr.written)) == (asked, 1)
+
+
+@pytest.mark.parametrize("change", ["chart", "attempt", "for good", "more"])
+async def test_an_archive_that_is_away_keeps_nothing_else_from_a_new_run(change: str) -> None:
+    made = bench(Source(unseen=(AWAY,)) if change == "more" else Source(SHOWN))
+    await made.run()
+    look_at(made, *((SHOWN,) if change == "more" else ()), unseen=(MISSED if change == "for good" else AWAY,))
+    if change == "chart":
+        made.ehr.more = [*made.ehr.more, {**ASTHMA, "id": "another"}]
+    again = await made.run(attempt=2 if change == "attempt" else 1)
+    assert again.state is RunState.FILED
+    assert len(made.ehr.written) == 2

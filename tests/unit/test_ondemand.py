@@ -43,7 +43,7 @@ from service.summarize import Progress, Summarizer
 from tests.conftest import CANARY
 from tests.unit.api.in_memory import InMemoryAudit, InMemoryStore
 from tests.unit.in_memory_vault import InMemoryVault
-from tests.unit.test_image_runs import SHOWN, STUDY, Source
+from tests.unit.test_image_runs import MISSED, SHOWN, STUDY, Source
 from tests.unit.test_summarize import ASTHMA, EhrDouble
 
 ASKED = Asked(
@@ -598,6 +598,19 @@ async def test_nothing_is_looked_at_while_a_chart_is_read_ahead(ward: Ward) -> N
     await one.warmed()
     assert ward.opened == 1
     assert source.wanted == []
+
+
+async def test_a_summary_with_pictures_serves_again_while_their_archive_is_away(ward: Ward) -> None:
+    ward.ehr.more.append(STUDY)
+    ward.images = Images(Source(SHOWN), ImageUse.SHOW, 8)
+    one = ward.process()
+    await all_of(one.follow((await one.want(ASKED, ward.opener)).id))
+    asked = len(ward.engine.prompts)
+    away = replace(MISSED, is_for_now=True)
+    ward.images = Images(Source(unseen=(away,)), ImageUse.SHOW, 8)
+    again = await all_of(one.follow((await one.want(ASKED, ward.opener)).id))
+    assert again[-1].data["run_id"] == ward.runs.runs[0].run_id
+    assert (len(ward.runs.runs), len(ward.engine.prompts)) == (1, asked)
 
 
 async def test_a_changed_chart_is_read_ahead_anew_and_so_is_one_that_was_read_long_ago(ward: Ward) -> None:
