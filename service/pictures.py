@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from connectors.dicomweb.client import Fetched, StudyFound
 from connectors.dicomweb.keyobjects import marked_instances
 from connectors.dicomweb.links import CANCELLED, NO_UID, StudyLink, links_of, missing_endpoints
-from connectors.errors import ConnectorError, UnreachableError
+from connectors.errors import ConnectorError, NotFoundError, UnreachableError
 from connectors.fhir.pictures import PictureLink
 from connectors.fhir.pull import GapReason
 from service.errors import StoreError
@@ -39,7 +39,9 @@ from service.record.facts import Fact, Kind
 from service.scales import Scale, Scales
 
 MOST_STUDIES = 12
-"""More are not asked for: the newest are."""
+"""More are not listed: the newest that the archive has are."""
+MOST_ASKED = 40
+"""Records name studies that no archive has any more. So many are asked for at most."""
 ENCODER_SHARE = 0.5
 """Of the time for looking: without a GPU an encoder may take minutes, and rules then choose."""
 ARCHIVE_SHARE = 1 / 3
@@ -201,6 +203,8 @@ class _Look:
         self._scales = Scales(self._measured, site.seconds * MEASURE_SHARE)
         self._ways: Mapping[str, StudyLink] = {}
         """To each study that is listed."""
+        self._absent = 0
+        """Studies that the archive does not have."""
         self._open: dict[str, _Waiting] = {}
         """Studies and pictures of which nothing was seen or said yet."""
 
@@ -276,9 +280,15 @@ class _Look:
         for link in (link for link in links if not link.base_url):
             self._miss(link, _as_reason(link.reason))
         ways = sorted((link for link in links if link.base_url), key=self._age)
-        for link in ways[MOST_STUDIES:]:
+        found: list[_Listed | None] = []
+        room, left = MOST_STUDIES, MOST_ASKED
+        while ways and 0 < room <= left:
+            some, ways = ways[:room], ways[room:]
+            before = self._absent
+            found += await asyncio.gather(*(self._one_in_time(link) for link in some))
+            room, left = self._absent - before, left - len(some)  # what is not there makes room for others
+        for link in ways:
             self._miss(link, NOT_ASKED)
-        found = await asyncio.gather(*(self._one_in_time(link) for link in ways[:MOST_STUDIES]))
         return [one for one in found if one is not None]
 
     def _age(self, link: StudyLink) -> tuple[float, str]:
@@ -299,6 +309,7 @@ class _Look:
         try:
             answer = await self._site.archives.at(link.base_url).study(link.study, series=link.series)
         except ConnectorError as failure:
+            self._absent += isinstance(failure, NotFoundError)
             self._miss(link, self._files.reason_of(failure))
             return None
         for gap in answer.gaps:

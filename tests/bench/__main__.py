@@ -27,6 +27,7 @@ from tests.bench.cds import bench_cds
 from tests.bench.charts import HOME, Charts, find_charts, post
 from tests.bench.claims import bench_claims
 from tests.bench.compaction import bench_compaction
+from tests.bench.looking import bench_looking
 from tests.bench.memory import bench_memory
 from tests.bench.omission import bench_omission
 from tests.bench.ondemand import bench_on_demand
@@ -146,8 +147,10 @@ def pixels(charts: Charts) -> Iterator[Table]:
 
 
 def pictures(charts: Charts) -> Iterator[Table]:
-    """Pictures embedded, beside a plain loop over transformers."""
+    """Pictures embedded, beside a plain loop over transformers; runs with pictures beside runs without."""
     yield bench_embedding()
+    with tempfile.TemporaryDirectory() as folder:
+        yield asyncio.run(bench_looking(Path(folder)))
 
 
 def trail(charts: Charts) -> Iterator[Table]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +25,17 @@ from connectors.fhir.pull import Gap, GapReason
 from service.imaging.picture import Header, Rendered, Spot, Unreadable
 from service.imaging.reader import Measured
 from service.imaging.volume import MOST_MEASURED
-from service.pictures import BY_ARCHIVE, NO_HEADER, NO_PICTURES, NOT_ASKED, NOT_SENT, TOO_LATE, Pictures
+from service.pictures import (
+    BY_ARCHIVE,
+    MOST_ASKED,
+    MOST_STUDIES,
+    NO_HEADER,
+    NO_PICTURES,
+    NOT_ASKED,
+    NOT_SENT,
+    TOO_LATE,
+    Pictures,
+)
 from service.ports.images import Looked, Wanted
 from service.record.assemble import assemble_record
 
@@ -67,6 +77,8 @@ class ArchiveDouble:
     file_failure: ConnectorError | None = None
     gaps: tuple[Gap, ...] = ()
     hangs: bool = False
+    lacks: Collection[str] = ()
+    """Studies that it does not have."""
     asked: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
     drawn: list[tuple[str, int]] = field(default_factory=list)
@@ -85,6 +97,8 @@ class ArchiveDouble:
             await asyncio.Event().wait()
         if self.failure is not None:
             raise self.failure
+        if study in self.lacks:
+            raise NotFoundError("The server has no such resource.")
         own = [as_json(one) for one in self.listed if one.spot.study == study]
         return StudyFound(study, tuple(own), self.gaps)
 
@@ -282,6 +296,24 @@ async def test_only_so_many_studies_are_asked_for_the_newest_first() -> None:
     looked = await look(archive, *studies)
     assert archive.asked == [f"1.2.3.{n}" for n in range(15, 3, -1)]
     assert why(looked).count(NOT_ASKED) == 3
+
+
+async def test_a_study_that_the_archive_does_not_have_makes_room_for_the_next() -> None:
+    studies = [study(f"1.2.3.{n}", f"img{n}", f"20{n:02}-01-01") for n in range(1, 61)]
+    archive = ArchiveDouble(listed=(), lacks={f"1.2.3.{n}" for n in range(47, 61)})
+    looked = await look(archive, *studies)
+    assert archive.asked == [f"1.2.3.{n}" for n in range(60, 34, -1)]
+    assert (why(looked).count(NO_PICTURES), why(looked).count(NOT_ASKED)) == (12, 34)
+
+
+async def test_an_archive_that_has_none_is_asked_for_so_many_and_one_that_is_down_for_fewer() -> None:
+    studies = [study(f"1.2.3.{n}", f"img{n}", f"20{n:02}-01-01") for n in range(1, 61)]
+    empty = ArchiveDouble(listed=(), lacks={f"1.2.3.{n}" for n in range(61)})
+    await look(empty, *studies)
+    assert 30 < len(empty.asked) <= MOST_ASKED
+    down = ArchiveDouble(failure=NothingListens("The connection was refused."))
+    await look(down, *studies)
+    assert len(down.asked) == MOST_STUDIES
 
 
 async def test_a_study_of_someone_else_in_the_chart_is_not_looked_for() -> None:
