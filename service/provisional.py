@@ -67,7 +67,14 @@ class Provisional:
         self._strip = strip
         self._listen = listen
         self._seen: set[DraftClaim] = set()
+        self._has_told = False
+        self.judging: asyncio.Task[None] | None = None
         self._drafts: asyncio.Queue[tuple[DraftClaim, ...]] = asyncio.Queue()
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether somebody waits for a claim, and none could be told yet."""
+        return self._listen is not None and not self._has_told
 
     def listener(self, request: Request) -> Callable[[str], None] | None:
         """Return what the engine tells the pieces of an answer; None where nobody listens to pieces.
@@ -97,13 +104,16 @@ class Provisional:
             try:
                 for claim in await asyncio.to_thread(self._supported, checker, drafts):
                     assert self._listen is not None
+                    self._has_told = True
                     self._listen(claim)
             finally:
                 self._drafts.task_done()
 
     async def heard(self) -> None:
-        """Wait until all that was heard is judged."""
-        await self._drafts.join()
+        """Wait until all that was heard is judged, or judging has failed."""
+        waiting = asyncio.create_task(self._drafts.join())
+        await asyncio.wait({waiting, *filter(None, [self.judging])}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
 
     def _supported(self, checker: Checker, drafts: Iterable[DraftClaim]) -> list[Claim]:
         """Return those that will be published as things stand, each under its heading."""
@@ -129,12 +139,10 @@ async def provisional(
     if listen is None:
         yield one
         return
-    judging = asyncio.create_task(one.judge())
+    one.judging = judging = asyncio.create_task(one.judge())
     try:
         yield one
-        waiting = asyncio.create_task(one.heard())
-        await asyncio.wait({waiting, judging}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        await one.heard()
     finally:
         judging.cancel()
         await asyncio.wait({judging})

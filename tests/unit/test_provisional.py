@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -151,6 +152,55 @@ async def drafted(listen: Callable[[Claim], None] | None, **more: Any) -> tuple[
     summarizer: Summarizer = bench.summarizer
     ready = await summarizer.prepare("1")
     return bench, await summarizer.draft(ready, listen)
+
+
+class Turns(ScriptedEngine):
+    """Notes how many other answers were under way when each began."""
+
+    def __init__(self, answers: Any = copy_lines, **more: Any) -> None:
+        super().__init__(answers, profile=GUIDED, **more)
+        self.beside: list[int] = []
+
+    async def generate(self, prompt: Any, on_text: Callable[[str], None] | None = None) -> Completion:
+        self.beside.append(self.running)
+        return await super().generate(prompt, on_text)
+
+
+def unheard(claim: Claim) -> None:
+    """Wait for claims, and make nothing of them."""
+
+
+async def test_of_many_answers_the_first_comes_alone_to_whoever_waits_and_the_others_together() -> None:
+    waited, left = Turns(seconds_per_piece=0.001), Turns(seconds_per_piece=0.001)
+    told: list[Claim] = []
+    await drafted(told.append, engine=waited)
+    await drafted(None, engine=left)
+    count = len(waited.prompts)
+    assert waited.beside == [0, *range(count - 1)]
+    assert left.beside == [*range(count)]
+    assert told
+
+
+async def test_where_nothing_can_be_told_yet_two_more_are_tried_and_four_and_then_all() -> None:
+    engine = Turns(seconds_per_piece=0.001, answers=change_numbers)
+    await drafted(unheard, engine=engine)
+    assert engine.beside[:10] == [0, *(0, 1), *(0, 1, 2, 3), *(0, 1, 2)]
+
+
+async def test_whoever_cannot_be_told_holds_nothing_up() -> None:
+    def fail(claim: Claim) -> None:
+        raise KeyError
+
+    async with asyncio.timeout(20):
+        _, run = await drafted(fail, engine=Turns())
+    assert run.summary.sections
+
+
+async def test_a_first_answer_that_fails_asks_for_no_other() -> None:
+    engine = Turns(failures=[EngineError("It broke.")])
+    with pytest.raises(EngineError, match="It broke"):
+        await drafted(unheard, engine=engine)
+    assert len(engine.prompts) == 1
 
 
 @pytest.mark.parametrize("profile", [SCRIPTED_PROFILE, GUIDED], ids=["free", "guided"])
