@@ -131,8 +131,9 @@ async def test_a_process_killed_at_a_write_leaves_one_set_after_the_next_start(
     assert again.returncode == 0, stderr.decode()
     assert json.loads(stdout)["document"].startswith("DocumentReference/")
     check_one_set(real, patient)
-    third = await start(tmp_path / "home", *command)
-    assert json.loads((await third.communicate())[0])["state"] == "unchanged"
+    settings = load_settings(home=tmp_path / "home", engine="scripted", fhir_url=proxy.base_url)
+    async with open_summarizer(settings, None, lambda stage, detail: None) as summarizer:
+        assert (await summarizer.summarize(patient)).state.value == "unchanged"
     check_one_set(real, patient)
 
 

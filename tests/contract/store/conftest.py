@@ -13,14 +13,17 @@ from service.store.database import open_cipher
 from service.store.sql import SqlStore
 from service.store.trail import SqlAuditLog
 
+WITHOUT_TABLES = pytest.mark.parametrize("url", ["sqlite", "postgresql without tables"], indirect=True)
+"""For a test of the migrations: PostgreSQL's database has no tables yet, as SQLite's has not in any test."""
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The setting that names a new database."""
+    """The setting that names a new database; PostgreSQL's has this version's tables."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/epicrisis.db"
     server: PostgresServer = request.getfixturevalue("postgres")
-    return server.new_schema()
+    return server.ready_database() if request.param == "postgresql" else server.new_schema()
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
     url = f"sqlite:///{tmp_path}/epicrisis.db"
     if request.param == "postgresql":
         server: PostgresServer = request.getfixturevalue("postgres")
-        url = server.new_schema()
+        url = server.ready_database()
     yield from opened(url, open_cipher(tmp_path / "key", url))
 
 

@@ -44,7 +44,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HookStore]:
         return
     url = f"sqlite:///{tmp_path}/kept.db"
     if request.param == "postgresql":
-        url = request.getfixturevalue("postgres").new_schema()
+        url = request.getfixturevalue("postgres").ready_database()
     opened = SqlHookCalls(url, open_cipher(tmp_path / "kept-key", url))
     yield opened
     opened.close()

@@ -11,15 +11,18 @@ from service.store.cipher import Cipher
 from service.store.database import open_cipher, upgrade
 from service.store.sql import SqlStore
 from service.store.trail import SqlAuditLog
+from tests.contract.store.conftest import WITHOUT_TABLES
 from tests.unit.writeback.charts import make_run
 
 
+@WITHOUT_TABLES
 def test_a_new_database_gets_a_key_of_its_own(url: str, tmp_path: Path) -> None:
     key = tmp_path / "key"
     open_cipher(key, url)
     assert key.stat().st_mode & 0o777 == 0o600
 
 
+@WITHOUT_TABLES
 def test_the_key_of_a_database_opens_it_again(url: str, tmp_path: Path) -> None:
     for _ in range(2):
         store = SqlStore(url, open_cipher(tmp_path / "key", url))
@@ -54,7 +57,7 @@ def test_a_key_file_with_another_lookup_key_is_refused(url: str) -> None:
         SqlStore(url, Cipher(keys, b"\0\0\0\1", b"b" * 32))
 
 
-@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("url", ["postgresql without tables"], indirect=True)
 def test_a_postgresql_database_that_was_migrated_but_never_used_gets_a_key(url: str, tmp_path: Path) -> None:
     upgrade(url).dispose()
     SqlStore(url, open_cipher(tmp_path / "key", url)).close()

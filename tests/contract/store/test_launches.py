@@ -66,7 +66,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LaunchStor
         return
     url = f"sqlite:///{tmp_path}/launches.db"
     if request.param == "postgresql":
-        url = request.getfixturevalue("postgres").new_schema()
+        url = request.getfixturevalue("postgres").ready_database()
     opened = SqlLaunches(url, open_cipher(tmp_path / "launches-key", url))
     yield opened
     opened.close()

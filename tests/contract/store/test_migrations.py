@@ -29,6 +29,7 @@ from service.store.sql import SqlStore
 from service.store.trail import SqlAuditLog
 from service.store.vault import SqlVault
 from tests.conftest import ROOT
+from tests.contract.store.conftest import WITHOUT_TABLES
 from tests.unit.store.test_contents import ENTRY
 from tests.unit.writeback.charts import CREATED, make_run
 
@@ -64,6 +65,7 @@ def write_entry(engine: Engine, cipher: Cipher) -> None:
         connection.execute(insert(table).values(sealed | plain | hashed | row))
 
 
+@WITHOUT_TABLES
 def test_the_migrated_schema_is_what_the_tables_say(url: str) -> None:
     engine = upgrade(url)
     with engine.connect() as connection:
@@ -72,6 +74,7 @@ def test_the_migrated_schema_is_what_the_tables_say(url: str) -> None:
     engine.dispose()
 
 
+@WITHOUT_TABLES
 def test_a_database_of_the_first_version_is_upgraded_and_loses_nothing(url: str, cipher: Cipher) -> None:
     migrate_to(url, "0001")
     engine = place_of(url).engine()
@@ -92,6 +95,7 @@ def test_a_database_of_the_first_version_is_upgraded_and_loses_nothing(url: str,
         edge.close()
 
 
+@WITHOUT_TABLES
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, cipher: Cipher) -> None:
     engine = upgrade(url)
     with engine.begin() as connection:
@@ -105,6 +109,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, ciphe
 
 
 @pytest.mark.parametrize("round_", range(3))
+@WITHOUT_TABLES
 def test_whoever_starts_together_on_a_new_database_finds_it_whole(
     url: str, cipher: Cipher, round_: int
 ) -> None:
@@ -123,6 +128,7 @@ def test_whoever_starts_together_on_a_new_database_finds_it_whole(
     store.close()
 
 
+@WITHOUT_TABLES
 def test_two_processes_migrate_one_database_at_once(url: str) -> None:
     program = "import sys; from service.store.database import upgrade; upgrade(sys.argv[1]).dispose()"
     processes = [

@@ -42,7 +42,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FilingStore
         return
     url = f"sqlite:///{tmp_path}/epicrisis.db"
     if request.param == "postgresql":
-        url = request.getfixturevalue("postgres").new_schema()
+        url = request.getfixturevalue("postgres").ready_database()
     opened = SqlStore(url, open_cipher(tmp_path / "key", url))
     yield opened
     opened.close()

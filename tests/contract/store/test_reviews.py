@@ -59,7 +59,7 @@ def reviews(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReviewSt
     url = f"sqlite:///{tmp_path}/epicrisis.db"
     if request.param == "postgresql":
         server: PostgresServer = request.getfixturevalue("postgres")
-        url = server.new_schema()
+        url = server.ready_database()
     opened = SqlReviews(url, open_cipher(tmp_path / "key", url))
     yield opened
     opened.close()

@@ -68,7 +68,7 @@ def on_postgresql(
     postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SqlAdmissions]:
     """The same on PostgreSQL."""
-    yield from open_at(postgres.new_schema(), tmp_path_factory.mktemp("postgresql"))
+    yield from open_at(postgres.ready_database(), tmp_path_factory.mktemp("postgresql"))
 
 
 def emptied(opened: SqlAdmissions) -> SqlAdmissions:

@@ -22,6 +22,7 @@ from service.store.columns import attach_cipher
 from service.store.database import place_of
 from service.store.trail import SqlAuditLog
 from tests.conftest import ROOT
+from tests.contract.store.conftest import WITHOUT_TABLES
 from tests.contract.store.test_migrations import migrate_to, write_entry
 from tests.unit.audit.appender import now
 from tests.unit.audit.trails import Ticking, entry_of, fill, open_log
@@ -181,6 +182,7 @@ def test_what_the_owner_of_the_database_changes_is_found(
     assert told(log.verify()) == faults
 
 
+@WITHOUT_TABLES
 def test_what_was_recorded_before_the_chain_is_sealed_by_its_genesis(
     url: str, cipher: Cipher, tmp_path: Path
 ) -> None:
@@ -209,6 +211,7 @@ def test_what_was_recorded_before_the_chain_is_sealed_by_its_genesis(
         f"UPDATE {LINK} SET mac = 'x' WHERE number = 0",
     ],
 )
+@WITHOUT_TABLES
 def test_a_change_of_what_was_recorded_before_the_chain_is_found(
     url: str, cipher: Cipher, tmp_path: Path, statement: str, request: pytest.FixtureRequest
 ) -> None:

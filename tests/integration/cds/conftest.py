@@ -103,7 +103,7 @@ def site(ehr: FaultServer, tmp_path: Path) -> Iterator[Site]:
     """One summary is stored, and one process serves it."""
     file = tmp_path / "ehrs.toml"
     file.write_text(EHRS.format(fhir=ehr.base_url, root=ehr.root_url))
-    settings = load_settings(home=tmp_path / "home", ehrs=file, fhir_url=ehr.base_url)
+    settings = load_settings(home=tmp_path / "home", ehrs=file, fhir_url=ehr.base_url, engine="scripted")
     run = replace(RUN, inputs=replace(RUN.inputs, server=ehr.base_url))
     store, audit = open_store(settings)
     store.save(run)
