@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -62,6 +62,11 @@ NO_ARCHIVE = "no image archive is configured"
 NOT_FETCHED = "pictures of the record are not fetched here"
 NO_HEADER = "the file does not say whose it is"
 NO_PICTURES = "the archive holds no pictures of it, only other objects"
+NOT_READ = "{}: not read from an image archive"
+_TELLING = frozenset(
+    {Instance.REPORT, Instance.PAGES, Instance.WAVEFORM, Instance.VIDEO, Instance.SLIDE, Instance.MAP}
+)
+"""Objects of an archive that say something of the patient beside its pictures."""
 NOT_ASKED = "not asked for: newer studies come first"
 NOT_SENT = "the archive did not send it"
 _PASSING_GAPS = (GapReason.TIMED_OUT, GapReason.FAILED)
@@ -322,11 +327,22 @@ class _Look:
             self._miss(link, f"{_as_reason(wrong[0])}, nor is anything else of its study", len(headers))
             return None
         self._headers |= {header.spot: header for header in headers}
-        shown = [one for one in headers if kind_of(one.sop_class, one.modality) is Instance.PICTURE]
+        kinds = [kind_of(one.sop_class, one.modality) for one in headers]
+        told = self._tell_others(link, kinds)
+        shown = [one for one, kind in zip(headers, kinds, strict=True) if kind is Instance.PICTURE]
         if not shown:
-            self._miss(link, NO_PICTURES, max(1, len(headers)))
+            self._open.pop(_key(link), None)
+            if told < len(headers) or not headers:
+                self._miss(link, NO_PICTURES, max(1, len(headers) - told))
             return None
         return _Listed(link, self._study(link, shown, marked_instances(answer.instances)))
+
+    def _tell_others(self, link: StudyLink, kinds: Sequence[Instance]) -> int:
+        """Say what lies beside the pictures, tells of the patient and is not read; return how much."""
+        counts = Counter(kind for kind in kinds if kind in _TELLING)
+        for kind, count in sorted(counts.items()):
+            self._unseen.append(self._unseen_of(link.source, NOT_READ.format(kind), count))
+        return counts.total()
 
     def _study(self, link: StudyLink, headers: Sequence[Header], marked: Sequence[str]) -> Study:
         fact = self._facts[link.source]

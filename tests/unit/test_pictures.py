@@ -284,10 +284,28 @@ async def test_a_slice_that_was_measured_is_not_fetched_again_while_what_is_held
     assert len(archive.sent) == len(set(archive.sent)) + again
 
 
-async def test_what_is_no_picture_is_not_taken_for_one() -> None:
-    report = replace(MINE, sop_class="1.2.840.10008.5.1.4.1.1.88.33", modality="SR")
-    archive = ArchiveDouble(listed=(report,))
-    assert (why(await look(archive)), archive.sent) == ([NO_PICTURES], [])
+REPORT = replace(
+    MINE, spot=replace(MINE.spot, series="1.2.3.5", instance="1.2.3.5.1"), modality="SR",
+    sop_class="1.2.840.10008.5.1.4.1.1.88.33",
+)  # fmt: skip
+RAW = replace(REPORT, sop_class="1.2.840.10008.5.1.4.1.1.66", modality="MR")
+UNREAD = "structured report: not read from an image archive"
+
+
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [((REPORT,), [UNREAD]), ((RAW,), [NO_PICTURES]), ((REPORT, RAW), [UNREAD, NO_PICTURES])],
+)
+async def test_what_is_no_picture_is_not_taken_for_one(listed: tuple[Header, ...], told: list[str]) -> None:
+    archive = ArchiveDouble(listed=listed)
+    assert (why(await look(archive)), archive.sent) == (told, [])
+
+
+async def test_a_report_beside_pictures_is_counted_and_costs_no_picture() -> None:
+    second = replace(REPORT, spot=replace(REPORT.spot, instance="1.2.3.5.2"))
+    looked = await look(ArchiveDouble(listed=(MINE, REPORT, second)))
+    assert [one.spot for one in looked.pictures] == [MINE.spot]
+    assert [(one.why, one.count) for one in looked.unseen] == [(UNREAD, 2)]
 
 
 async def test_only_so_many_studies_are_asked_for_the_newest_first() -> None:
