@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from connectors.errors import Forbidden, Unauthorized
 from connectors.fhir.client import FhirClient
@@ -65,6 +66,12 @@ def ehr(sekmet: SekmetServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield server
 
 
+async def shut(app: FastAPI) -> None:
+    """Close what an application holds open, as its server does when it ends."""
+    async with app.router.lifespan_context(app):
+        pass
+
+
 @dataclass
 class Site:
     """The application as it is wired, one browser, and a second process's view of the same store."""
@@ -77,7 +84,9 @@ class Site:
     audit: SqlAuditLog = field(init=False)
 
     def __post_init__(self) -> None:
-        transport = httpx.ASGITransport(app=build_app(self.settings))
+        app = build_app(self.settings)
+        self.stack.push_async_callback(shut, app)
+        transport = httpx.ASGITransport(app=app)
         self.client = httpx.AsyncClient(transport=transport, base_url=HERE)
         store, self.audit = open_store(self.settings)
         self.stack.callback(store.close)

@@ -174,9 +174,10 @@ def test_a_clinician_edits_one_statement_and_attests_and_the_server_holds_both_t
     page.keyboard.type("not in the note that I read")
     page.keyboard.press("Enter")
     expect(page.locator("#claim-2")).to_contain_text("Rejected: not in the note that I read")
+    page.wait_for_load_state()  # keys are heard once the page has come whole
     page.keyboard.press("u")
     expect(page.locator("#claim-2")).not_to_contain_text("Rejected")
-    page.wait_for_load_state()  # keys are heard once the page has come whole
+    page.wait_for_load_state()
     page.locator("#claim-2").focus()
     page.keyboard.press("r")
     page.keyboard.press("Enter")
