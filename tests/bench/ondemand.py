@@ -107,7 +107,8 @@ async def bench_on_demand(charts: Charts, folder: Path) -> Table:
         f"{BUDGET_TOKENS:,} tokens of context. The engine alone is asked the first prompt that "
         "the summary asks it. A dash: no sentence of this model passed the rules.",
         "A guided answer is about a few facts and is judged when it is whole, so that `its whole answer` "
-        "is the least that its first claim can take; several are asked at a time.",
+        "is the least that its first claim can take; one is asked, then two, then four until a claim "
+        "could be told, and then all others at a time.",
     ]
     return table
 
